@@ -1,0 +1,51 @@
+"""The errors of this package, sorted by what whoever meets them must do.
+
+PipelineError                 one line for people; never shown as a traceback
+├── ConfigError               fix the configuration      exit 2, never restarted
+├── StartupError              fix the machine            exit 3, never restarted
+├── RuntimeFailure            it failed while running    exit 1
+│   └── SourceBroken          a file broke off: what was readable has been delivered
+├── Disconnected              connect again, after a back-off
+└── FrameExpired              count it, take the next frame
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_MACHINE = 3
+
+
+class PipelineError(Exception):
+    """Any error that this package raises on purpose; its text is one line that people understand."""
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(PipelineError):
+    """The configuration, an argument or a file that it names is wrong."""
+
+    exit_code = EXIT_CONFIG
+
+
+class StartupError(PipelineError):
+    """The machine lacks something: a package, weights, shared memory, a free port."""
+
+    exit_code = EXIT_MACHINE
+
+
+class RuntimeFailure(PipelineError):
+    """Something failed after a good start."""
+
+
+class SourceBroken(RuntimeFailure):
+    """A source broke off before its end; every frame that could be read was delivered before this was raised."""
+
+
+class Disconnected(PipelineError):
+    """A live source is not there now; the caller tries again."""
+
+
+class FrameExpired(PipelineError):
+    """The frame's slot was overwritten before or while it was used; what was read from it must be thrown away."""
