@@ -1,0 +1,228 @@
+"""The result log of one source: what inference says of each frame, in shared memory, so that no kill -9 loses it.
+
+One writer (inference), read by the annotator (results), the events process (outbox) and the supervisor (figures).
+
+A frame is committed in this order: its result, the events it raised, the analytics' state after it; then ``published``
+is counted up. That one store is the commit: a process killed before it does the frame again from the state behind the
+frame before, one killed after it goes on with the next. Two state slots take turns, so the last committed one is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import FrameExpired, RuntimeFailure
+from pipeline.transport import wire
+from pipeline.transport.shared import WORD, SharedFile
+from pipeline.types import SKIP_CAUSES, Event, Result
+
+RESULTS, RESULT_BYTES = 512, 16 << 10
+OUTBOX, EVENT_BYTES = 1024, 2 << 10
+STATE_BYTES = 256 << 10
+LATENCY_BUCKETS = 512
+LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
+"""Bucket i counts latencies up to LOWEST * STEP**i seconds: 2.5 % fine, up to half a minute."""
+
+_PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST = 2, 3, 4, 5, 6
+_DETECTED, _FACES_MASK, _FACES_NO_MASK, _FIRST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 8, 9, 10, 11, 12, 13
+_CPU_TRANSPORT_NS, _CPU_MODEL_NS = 14, 15
+_SKIPPED = 16
+_LATENCY = 64
+_RECORDS_BYTE = 8192
+_HEADER = 2 * WORD  # number and length before every record
+_DEAD = -1
+
+
+class ResultLog:
+    """Both ends of one source's log; only inference calls what writes."""
+
+    def __init__(self, shared: SharedFile) -> None:
+        self._shared = shared
+        self._words = shared.words
+        self._outbox_byte = _RECORDS_BYTE + RESULTS * RESULT_BYTES
+        self._state_byte = self._outbox_byte + OUTBOX * EVENT_BYTES
+
+    @classmethod
+    def create(cls, directory: Path, source_id: str) -> ResultLog:
+        nbytes = _RECORDS_BYTE + RESULTS * RESULT_BYTES + OUTBOX * EVENT_BYTES + 2 * STATE_BYTES
+        return cls(SharedFile.create(directory / f"{source_id}.results", nbytes))
+
+    @classmethod
+    def attach(cls, directory: Path, source_id: str) -> ResultLog:
+        return cls(SharedFile.attach(directory / f"{source_id}.results"))
+
+    # -- written by inference
+
+    def commit(self, result: Result, events: Sequence[Event], state: Any) -> None:
+        """Makes ``result`` the next one, together with its events and the analytics' state behind it.
+
+        Raises ``RuntimeFailure`` when one of them is too large for its record.
+        """
+        seq = result.frame.seq
+        assert seq == self.published, (seq, self.published)
+        self._put(_RECORDS_BYTE + (seq % RESULTS) * RESULT_BYTES, RESULT_BYTES, seq, wire.encode(result))
+        self._commit(seq, events, state)
+
+    def finish(self, events: Sequence[Event], state: Any) -> None:
+        """The end of the stream: no result will follow, ``events`` are the last."""
+        if not self.finished:
+            self._commit(self.published, events, state, step=0)
+            self._words[_FINISHED] = 1
+
+    def _commit(self, seq: int, events: Sequence[Event], state: Any, step: int = 1) -> None:
+        count = self.events_published
+        for number, event in enumerate(events, count):
+            self._put(self._outbox_byte + (number % OUTBOX) * EVENT_BYTES, EVENT_BYTES, number, wire.encode(event))
+        count += len(events)
+        self._put(self._state_of(seq + step), STATE_BYTES, seq + step, wire.encode([count, state]))
+        self._words[_PUBLISHED] = seq + step
+        self._words[_EVENTS] = count
+
+    def resume(self) -> Any:
+        """The analytics' state behind the newest committed frame, None before the first; repairs a half-done commit."""
+        if self.published == 0:
+            return None
+        raw = self._get(self._state_of(self.published), self.published)
+        if raw is None:
+            raise RuntimeFailure(f"{self._shared.path.name}: the state behind frame {self.published - 1} is missing")
+        count, state = msgspec.msgpack.decode(raw)
+        self._words[_EVENTS] = count
+        return state
+
+    def _state_of(self, seq: int) -> int:
+        return self._state_byte + (seq % 2) * STATE_BYTES
+
+    def attempt(self, seq: int) -> int:
+        """Notes that frame ``seq`` is about to be looked at; returns how often it has been tried before."""
+        if int(self._words[_ATTEMPT_SEQ]) == seq:
+            self._words[_ATTEMPTS] += 1
+        else:
+            self._words[_ATTEMPTS] = 0
+            self._words[_ATTEMPT_SEQ] = seq
+        return int(self._words[_ATTEMPTS])
+
+    def has_room(self, events: int = 64) -> bool:
+        """Whether that many more events fit into the outbox without losing one."""
+        return self.events_published - self.events_taken + events <= OUTBOX
+
+    def count_lost_events(self, events: int) -> None:
+        self._words[_LOST] += events
+
+    def count(self, result: Result, *, faces_mask: int, faces_no_mask: int, now_ns: int) -> None:
+        """Figures for people; a restart in the middle may count one frame twice or not at all."""
+        if not result.detected:
+            self._words[_SKIPPED + SKIP_CAUSES.index(result.reason or "failed")] += 1
+            return
+        self._words[_DETECTED] += 1
+        self._words[_FACES_MASK] += faces_mask
+        self._words[_FACES_NO_MASK] += faces_no_mask
+        if not self._words[_FIRST_RESULT_NS]:
+            self._words[_FIRST_RESULT_NS] = now_ns
+        latency_s = max((now_ns - result.frame.captured_ns) / 1e9, LATENCY_LOWEST_S)
+        bucket = int(np.log(latency_s / LATENCY_LOWEST_S) / np.log(LATENCY_STEP))
+        self._words[_LATENCY + min(bucket, LATENCY_BUCKETS - 1)] += 1
+
+    # -- read by everybody
+
+    @property
+    def published(self) -> int:
+        """The number of the next result."""
+        return int(self._words[_PUBLISHED])
+
+    @property
+    def finished(self) -> bool:
+        """No result will follow the published ones."""
+        return bool(self._words[_FINISHED])
+
+    def result(self, seq: int) -> Result:
+        """The published result of frame ``seq``; raises ``FrameExpired`` when it has been overwritten."""
+        raw = self._get(_RECORDS_BYTE + (seq % RESULTS) * RESULT_BYTES, seq)
+        if raw is None:
+            raise FrameExpired(f"{self._shared.path.name}: the result of frame {seq} is gone")
+        return wire.decode_result(raw)
+
+    @property
+    def events_published(self) -> int:
+        return int(self._words[_EVENTS])
+
+    @property
+    def events_taken(self) -> int:
+        return int(self._words[_TAKEN])
+
+    @events_taken.setter
+    def events_taken(self, value: int) -> None:
+        self._words[_TAKEN] = value
+
+    @property
+    def events_lost(self) -> int:
+        return int(self._words[_LOST])
+
+    def event(self, number: int) -> Event:
+        """Event ``number`` of this source's outbox; raises ``FrameExpired`` when it has been overwritten."""
+        raw = self._get(self._outbox_byte + (number % OUTBOX) * EVENT_BYTES, number)
+        if raw is None:
+            raise FrameExpired(f"{self._shared.path.name}: event {number} is gone")
+        return wire.decode_event(raw)
+
+    @property
+    def detected(self) -> int:
+        """How many frames the detector looked at."""
+        return int(self._words[_DETECTED])
+
+    @property
+    def faces(self) -> tuple[int, int]:
+        """Faces seen so far, counted once a frame: with a mask, without."""
+        return int(self._words[_FACES_MASK]), int(self._words[_FACES_NO_MASK])
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Frames that were not looked at, by cause; causes that did not happen are left out."""
+        counts = self._words[_SKIPPED : _SKIPPED + len(SKIP_CAUSES)].tolist()
+        return {cause: count for cause, count in zip(SKIP_CAUSES, counts, strict=True) if count}
+
+    @property
+    def first_result_ns(self) -> int | None:
+        return int(self._words[_FIRST_RESULT_NS]) or None
+
+    @property
+    def latency_counts(self) -> NDArray[np.int64]:
+        """(512,) int64: how many results came within each bucket of latency, capture to result."""
+        return self._words[_LATENCY : _LATENCY + LATENCY_BUCKETS].copy()
+
+    # -- records
+
+    def _put(self, byte: int, room: int, number: int, raw: bytes) -> None:
+        if len(raw) > room - _HEADER:
+            raise RuntimeFailure(f"{self._shared.path.name}: a record of {len(raw)} bytes does not fit in {room}")
+        word = byte // WORD
+        self._words[word] = _DEAD
+        self._shared.data[byte + _HEADER : byte + _HEADER + len(raw)] = np.frombuffer(raw, np.uint8)
+        self._words[word + 1] = len(raw)
+        self._words[word] = number + 1  # fresh memory is 0: no number
+
+    def _get(self, byte: int, number: int) -> bytes | None:
+        word = byte // WORD
+        if int(self._words[word]) != number + 1:
+            return None
+        raw = self._shared.data[byte + _HEADER : byte + _HEADER + int(self._words[word + 1])].tobytes()
+        return raw if int(self._words[word]) == number + 1 else None
+
+    def close(self) -> None:
+        self._words = np.empty(0, np.int64)
+        self._shared.close()
+
+
+def latency_quantiles_ms(counts: NDArray[np.int64], quantiles: Sequence[float]) -> list[float | None]:
+    """Milliseconds below which that share of the counted latencies lies (upper edge of the bucket), None of none."""
+    total = int(counts.sum())
+    if not total:
+        return [None for _ in quantiles]
+    edges_ms = 1e3 * LATENCY_LOWEST_S * LATENCY_STEP ** np.arange(1, len(counts) + 1)
+    indices = np.searchsorted(np.cumsum(counts), np.asarray(quantiles) * total)
+    return [round(float(edges_ms[min(i, len(counts) - 1)]), 2) for i in indices]

@@ -1,0 +1,363 @@
+"""The ring: one writer puts a source's frames into slots of shared memory, several readers look at them there.
+
+Two kinds of file, all facts in words (see ``shared``):
+
+``<source>.head``     what exists: the number of frames published, the end, the generations, each reader's position
+``<source>.g<n>``     one generation: frames of one ``Layout``; a directory of slots, then the pixels
+
+A change of layout opens the next generation; frame numbers go on. The old file goes when every reader has passed it.
+A reader's position is the number of the first frame that it has not finished. A *lossless* writer waits until the
+frame that it would overwrite has been passed by every lossless reader; otherwise the oldest frame is overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import FrameExpired
+from pipeline.transport.shared import PAGE, WORD, SharedFile, page_aligned
+from pipeline.types import I420, FrameRef, Layout, Matrix
+
+RING_BYTES = 64 << 20
+"""About how much memory the slots of one generation may take together."""
+SLOTS_MIN, SLOTS_MAX = 6, 16
+
+_NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS = 2, 3, 4, 5, 6
+_READER_WORD = 16
+"""From here on two words a reader: how it takes part, and its position."""
+READERS_MAX = 16
+_TABLE_WORD = 64
+_TABLE_ROWS, _TABLE_COLUMNS = 32, 10
+_REASON_BYTE, _TEXT_BYTES = 4096, 1024
+_NAMES_BYTE = _REASON_BYTE + _TEXT_BYTES
+_HEAD_BYTES = 8192
+
+DETACHED, LOSSLESS, SKIPPABLE = 0, 1, 2
+_MATRICES: tuple[Matrix, ...] = ("bt601", "bt709", "bt2020")
+
+_SLOT_WORDS = 8
+_SEQ, _CAPTURED, _WALL, _TIME = 0, 1, 2, 3
+DEAD = -1
+
+
+def slots_for(layout: Layout) -> int:
+    """How many frames of ``layout`` a generation holds."""
+    return max(SLOTS_MIN, min(SLOTS_MAX, RING_BYTES // page_aligned(layout.nbytes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame in the ring: valid only as long as ``Reader.valid`` says so after the pixels have been used."""
+
+    ref: FrameRef
+    image: I420
+    slot: NDArray[np.int64]
+
+
+class Head:
+    """The header file of one source's ring."""
+
+    def __init__(self, shared: SharedFile) -> None:
+        self._shared = shared
+        self._words = shared.words
+        names = json.loads(_get_text(shared, _NAMES_BYTE))
+        self.source_id: str = names["source"]
+        self.readers: list[str] = names["readers"]
+
+    @classmethod
+    def create(cls, directory: Path, source_id: str, readers: Sequence[tuple[str, int]]) -> Head:
+        """``readers``: name and how it takes part (``LOSSLESS`` or ``SKIPPABLE``), at most 16."""
+        if len(readers) > READERS_MAX:
+            raise ValueError(f"{len(readers)} readers, but a ring has room for {READERS_MAX}")
+        shared = SharedFile.create(directory / f"{source_id}.head", _HEAD_BYTES)
+        words = shared.words
+        words[_NEXT_SEQ], words[_END_SEQ], words[_GENERATION] = 0, -1, -1
+        words[_READERS] = len(readers)
+        for index, (_, part) in enumerate(readers):
+            words[_READER_WORD + 2 * index] = part
+        names = {"source": source_id, "readers": [name for name, _ in readers]}
+        _put_text(shared, _NAMES_BYTE, json.dumps(names))
+        return cls(shared)
+
+    @classmethod
+    def attach(cls, directory: Path, source_id: str) -> Head:
+        return cls(SharedFile.attach(directory / f"{source_id}.head"))
+
+    @property
+    def directory(self) -> Path:
+        return self._shared.path.parent
+
+    @property
+    def next_seq(self) -> int:
+        """The number of frames published so far, which is the number of the next one."""
+        return int(self._words[_NEXT_SEQ])
+
+    @next_seq.setter
+    def next_seq(self, value: int) -> None:
+        self._words[_NEXT_SEQ] = value
+
+    @property
+    def end_seq(self) -> int | None:
+        """One past the last frame there will ever be, or None while more may come."""
+        value = int(self._words[_END_SEQ])
+        return None if value < 0 else value
+
+    @property
+    def end_reason(self) -> str:
+        return _get_text(self._shared, _REASON_BYTE)
+
+    def end(self, reason: str) -> None:
+        """Says that no frame will follow those published; the first to say so is believed."""
+        if self.end_seq is None:
+            _put_text(self._shared, _REASON_BYTE, reason)
+            self._words[_END_SEQ] = self.next_seq
+
+    @property
+    def corrupt(self) -> int:
+        """How many published frames the decoder knew to be damaged."""
+        return int(self._words[_CORRUPT])
+
+    def count_corrupt(self) -> None:
+        self._words[_CORRUPT] += 1
+
+    @property
+    def generation(self) -> int:
+        """The newest generation, -1 before the first frame."""
+        return int(self._words[_GENERATION])
+
+    def part(self, reader: str) -> int:
+        return int(self._words[_READER_WORD + 2 * self.readers.index(reader)])
+
+    def detach(self, reader: str) -> None:
+        """Nobody waits for this reader any more."""
+        self._words[_READER_WORD + 2 * self.readers.index(reader)] = DETACHED
+
+    def position(self, reader: str) -> int:
+        return int(self._words[_READER_WORD + 2 * self.readers.index(reader) + 1])
+
+    def move(self, reader: str, position: int) -> None:
+        self._words[_READER_WORD + 2 * self.readers.index(reader) + 1] = position
+
+    def slowest(self, *, lossless_only: bool) -> int:
+        """The lowest position of the readers that take part, or the number of published frames without any."""
+        table = self._words[_READER_WORD : _READER_WORD + 2 * int(self._words[_READERS])].reshape(-1, 2).tolist()
+        positions = [position for part, position in table if part == LOSSLESS or (part and not lossless_only)]
+        return min(positions, default=self.next_seq)
+
+    def add_generation(self, layout: Layout, slots: int) -> int:
+        """Enters a generation that begins with the next frame; its file must exist already."""
+        generation = self.generation + 1
+        row = self._row(generation)
+        row[0] = -1
+        row[1:9] = (
+            self.next_seq,
+            layout.width,
+            layout.height,
+            _MATRICES.index(layout.matrix),
+            int(layout.full_range),
+            *layout.sample_aspect,
+            slots,
+        )
+        row[0] = generation
+        self._words[_GENERATION] = generation
+        return generation
+
+    def generation_of(self, seq: int) -> int:
+        """Which generation frame ``seq`` belongs to; raises ``FrameExpired`` when the table has forgotten."""
+        for generation in range(self.generation, max(-1, self.generation - _TABLE_ROWS), -1):
+            if self.first_seq(generation) <= seq:
+                return generation
+        raise FrameExpired(f"frame {seq} is older than the ring's table of layouts")
+
+    def first_seq(self, generation: int) -> int:
+        return int(self._row(generation)[1])
+
+    def layout(self, generation: int) -> tuple[Layout, int]:
+        """Layout and number of slots of ``generation``."""
+        _, _, width, height, matrix, full_range, num, den, slots, _ = self._row(generation).tolist()
+        return Layout(width, height, _MATRICES[matrix], bool(full_range), (num, den)), slots
+
+    def file(self, generation: int) -> Path:
+        return self.directory / f"{self.source_id}.g{generation}"
+
+    def _row(self, generation: int) -> NDArray[np.int64]:
+        first = _TABLE_WORD + (generation % _TABLE_ROWS) * _TABLE_COLUMNS
+        return self._words[first : first + _TABLE_COLUMNS]
+
+    def close(self) -> None:
+        self._words = np.empty(0, np.int64)
+        self._shared.close()
+
+
+class _Slots:
+    """The slots of one generation: a directory row and an I420 view each, made once."""
+
+    def __init__(self, shared: SharedFile, layout: Layout, slots: int) -> None:
+        self.shared = shared
+        directory = shared.words[PAGE // WORD :]
+        self.rows = [directory[i * _SLOT_WORDS : (i + 1) * _SLOT_WORDS] for i in range(slots)]
+        self.times = [row[_TIME : _TIME + 1].view(np.float64) for row in self.rows]
+        start, stride = 2 * PAGE, page_aligned(layout.nbytes)
+        self.images = [I420.view(shared.data[start + i * stride :], layout) for i in range(slots)]
+
+    @staticmethod
+    def nbytes(layout: Layout, slots: int) -> int:
+        return 2 * PAGE + slots * page_aligned(layout.nbytes)
+
+    def close(self) -> None:
+        self.rows, self.times, self.images = [], [], []
+        self.shared.close()
+
+
+class Writer:
+    """The capture's end of the ring. A restarted capture attaches again and goes on at ``head.next_seq``."""
+
+    def __init__(self, head: Head, *, lossless: bool) -> None:
+        self.head = head
+        self._lossless = lossless
+        self._slots: _Slots | None = None
+        self._layout: Layout | None = None
+        self._count = 0
+        self._first_seq = 0
+        self._retired = max(0, head.generation)
+        if head.generation >= 0:
+            self._use(SharedFile.attach(head.file(head.generation)), *head.layout(head.generation))
+
+    def _use(self, shared: SharedFile, layout: Layout, slots: int) -> None:
+        self._slots = _Slots(shared, layout, slots)
+        self._layout, self._count = layout, slots
+        self._first_seq = self.head.first_seq(self.head.generation)
+
+    def has_room(self, layout: Layout) -> bool:
+        """Whether the next frame may be written without taking one from a lossless reader."""
+        if not self._lossless or layout != self._layout:
+            return True
+        overwritten = self.head.next_seq - self._count
+        return overwritten < self._first_seq or self.head.slowest(lossless_only=True) > overwritten
+
+    def claim(self, layout: Layout) -> I420:
+        """The slot for the next frame; what was in it is dead from now on."""
+        if layout != self._layout:
+            self._open_generation(layout)
+        elif self._retired < self.head.generation:
+            self.retire()
+        assert self._slots is not None
+        index = (self.head.next_seq - self._first_seq) % self._count
+        self._slots.rows[index][_SEQ] = DEAD
+        return self._slots.images[index]
+
+    def publish(self, *, time_s: float, captured_ns: int, wall_ns: int, corrupt: bool = False) -> int:
+        """Makes the claimed slot the next frame and returns its number."""
+        assert self._slots is not None
+        seq = self.head.next_seq
+        index = (seq - self._first_seq) % self._count
+        row = self._slots.rows[index]
+        row[_CAPTURED], row[_WALL] = captured_ns, wall_ns
+        self._slots.times[index][0] = time_s
+        row[_SEQ] = seq
+        if corrupt:
+            self.head.count_corrupt()
+        self.head.next_seq = seq + 1
+        return seq
+
+    def last_time_s(self) -> float | None:
+        """The clock of the newest frame, for a capture that goes on after a restart."""
+        seq = self.head.next_seq - 1
+        if self._slots is None or seq < self._first_seq:
+            return None
+        return float(self._slots.times[(seq - self._first_seq) % self._count][0])
+
+    def _open_generation(self, layout: Layout) -> None:
+        slots = slots_for(layout)
+        shared = SharedFile.create(self.head.file(self.head.generation + 1), _Slots.nbytes(layout, slots))
+        old = self._slots
+        self.head.add_generation(layout, slots)
+        self._use(shared, layout, slots)
+        if old is not None:
+            old.close()
+        self.retire()
+
+    def retire(self) -> None:
+        """Removes the files of old generations that every reader has passed."""
+        while self._retired < self.head.generation:
+            if self.head.slowest(lossless_only=False) < self.head.first_seq(self._retired + 1):
+                return
+            self.head.file(self._retired).unlink(missing_ok=True)
+            self._retired += 1
+
+    def close(self) -> None:
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+
+
+class Reader:
+    """One reader's end of the ring."""
+
+    def __init__(self, head: Head, name: str) -> None:
+        self.head = head
+        self.name = name
+        self._generation = -1
+        self._first_seq = 0
+        self._count = 0
+        self._slots: _Slots | None = None
+
+    @property
+    def position(self) -> int:
+        return self.head.position(self.name)
+
+    def move(self, position: int) -> None:
+        """Everything before ``position`` is finished; never goes back."""
+        if position > self.position:
+            self.head.move(self.name, position)
+
+    def frame(self, seq: int) -> Frame:
+        """The published frame ``seq``; raises ``FrameExpired`` when its slot has been given to another."""
+        generation = self.head.generation_of(seq)
+        if generation != self._generation:
+            self._switch(generation)
+        assert self._slots is not None
+        index = (seq - self._first_seq) % self._count
+        row = self._slots.rows[index]
+        _, captured_ns, wall_ns, *_ = row.tolist()
+        ref = FrameRef(self.head.source_id, seq, generation, float(self._slots.times[index][0]), captured_ns, wall_ns)
+        if int(row[_SEQ]) != seq:
+            raise FrameExpired(f"{self.head.source_id}: frame {seq} was overwritten before {self.name} came to it")
+        return Frame(ref, self._slots.images[index], row)
+
+    def valid(self, frame: Frame) -> bool:
+        """Whether the slot still holds that frame: asked *after* the pixels were used."""
+        return int(frame.slot[_SEQ]) == frame.ref.seq
+
+    def _switch(self, generation: int) -> None:
+        try:
+            shared = SharedFile.attach(self.head.file(generation))
+        except FileNotFoundError as error:
+            raise FrameExpired(f"{self.head.source_id}: generation {generation} is gone") from error
+        if self._slots is not None:
+            self._slots.close()
+        layout, self._count = self.head.layout(generation)
+        self._slots = _Slots(shared, layout, self._count)
+        self._generation, self._first_seq = generation, self.head.first_seq(generation)
+
+    def close(self) -> None:
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+        self._generation = -1
+
+
+def _put_text(shared: SharedFile, first_byte: int, text: str) -> None:
+    raw = text.encode()[: _TEXT_BYTES - 1]
+    shared.data[first_byte : first_byte + len(raw) + 1] = np.frombuffer(raw + b"\0", np.uint8)
+
+
+def _get_text(shared: SharedFile, first_byte: int) -> str:
+    raw = shared.data[first_byte : first_byte + _TEXT_BYTES].tobytes()
+    return raw[: raw.index(b"\0")].decode(errors="replace")
