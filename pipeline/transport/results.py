@@ -31,7 +31,6 @@ LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
 
 _PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST = 2, 3, 4, 5, 6
 _DETECTED, _FACES_MASK, _FACES_NO_MASK, _FIRST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 8, 9, 10, 11, 12, 13
-_CPU_TRANSPORT_NS, _CPU_MODEL_NS = 14, 15
 _SKIPPED = 16
 _LATENCY = 64
 _RECORDS_BYTE = 8192
@@ -67,22 +66,27 @@ class ResultLog:
         seq = result.frame.seq
         assert seq == self.published, (seq, self.published)
         self._put(_RECORDS_BYTE + (seq % RESULTS) * RESULT_BYTES, RESULT_BYTES, seq, wire.encode(result))
-        self._commit(seq, events, state)
+        events_after = self._put_events(events)
+        self._put(self._state_of(seq + 1), STATE_BYTES, seq + 1, wire.encode([events_after, state]))
+        self._words[_PUBLISHED] = seq + 1
+        self._words[_EVENTS] = events_after
 
-    def finish(self, events: Sequence[Event], state: Any) -> None:
-        """The end of the stream: no result will follow, ``events`` are the last."""
+    def finish(self, events: Sequence[Event]) -> None:
+        """The end of the stream: no result will follow, ``events`` are the last.
+
+        A process killed in here finds the state behind the last frame again and says the same events again, under
+        the same numbers.
+        """
         if not self.finished:
-            self._commit(self.published, events, state, step=0)
+            self._words[_EVENTS] = self._put_events(events)
             self._words[_FINISHED] = 1
 
-    def _commit(self, seq: int, events: Sequence[Event], state: Any, step: int = 1) -> None:
-        count = self.events_published
-        for number, event in enumerate(events, count):
+    def _put_events(self, events: Sequence[Event]) -> int:
+        """Writes behind the committed events without counting them; returns the count that would include them."""
+        first = self.events_published
+        for number, event in enumerate(events, first):
             self._put(self._outbox_byte + (number % OUTBOX) * EVENT_BYTES, EVENT_BYTES, number, wire.encode(event))
-        count += len(events)
-        self._put(self._state_of(seq + step), STATE_BYTES, seq + step, wire.encode([count, state]))
-        self._words[_PUBLISHED] = seq + step
-        self._words[_EVENTS] = count
+        return first + len(events)
 
     def resume(self) -> Any:
         """The analytics' state behind the newest committed frame, None before the first; repairs a half-done commit."""

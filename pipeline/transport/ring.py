@@ -28,7 +28,7 @@ RING_BYTES = 64 << 20
 """About how much memory the slots of one generation may take together."""
 SLOTS_MIN, SLOTS_MAX = 6, 16
 
-_NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS = 2, 3, 4, 5, 6
+_NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED = 2, 3, 4, 5, 6, 7, 8
 _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
@@ -117,6 +117,24 @@ class Head:
         if self.end_seq is None:
             _put_text(self._shared, _REASON_BYTE, reason)
             self._words[_END_SEQ] = self.next_seq
+
+    @property
+    def waits(self) -> bool:
+        """Whether the writer waits for lossless readers; otherwise it overwrites, and what is looked at is newest."""
+        return bool(self._words[_WAITS])
+
+    @waits.setter
+    def waits(self, value: bool) -> None:
+        self._words[_WAITS] = value
+
+    @property
+    def expected_frames(self) -> int | None:
+        """About how many frames will come, for progress only."""
+        return int(self._words[_EXPECTED]) or None
+
+    @expected_frames.setter
+    def expected_frames(self, value: int | None) -> None:
+        self._words[_EXPECTED] = value or 0
 
     @property
     def corrupt(self) -> int:
@@ -220,7 +238,7 @@ class Writer:
 
     def __init__(self, head: Head, *, lossless: bool) -> None:
         self.head = head
-        self._lossless = lossless
+        self._lossless = head.waits = lossless
         self._slots: _Slots | None = None
         self._layout: Layout | None = None
         self._count = 0

@@ -1,0 +1,290 @@
+"""The configuration of a site and its checks.
+
+Everything that can be refused is refused here, before a process starts: each error is one line with the file, the
+path in it, the offending value and what would be right.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from pipeline import plugins
+from pipeline.errors import ConfigError
+
+DEFAULT_MODEL = "aizoo-260"
+RESERVED = ("detect", "zones", "schedule", "workers")
+_VARIABLE = re.compile(r"\$(\$|\{(\w*)\})")
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DetectorSpec(_Spec):
+    """Which model looks, in which runtime, and what it lets through.
+
+    in_flight: frames that are looked at side by side; by default as many as there are processors.
+    """
+
+    model: str = DEFAULT_MODEL
+    backend: dict[str, Any] = Field(default_factory=lambda: {"kind": "onnxruntime"})
+    confidence_min: Share = 0.5
+    iou_max: Share = 0.4
+    nms: Literal["per_class", "agnostic"] = "per_class"
+    in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
+
+
+class PipelineSpec(_Spec):
+    """Which sources are looked at by which detector, and where the outcome goes; every name is defined elsewhere."""
+
+    sources: Annotated[list[Id], Field(min_length=1)]
+    detector: Id
+    rules: list[Id] = []
+    sinks: list[Id] = []
+
+
+class _File(_Spec):
+    name: Id
+    version: Literal[1] = 1
+    sources: Annotated[dict[Id, dict[str, Any]], Field(min_length=1)]
+    detectors: Annotated[dict[Id, DetectorSpec], Field(min_length=1)]
+    rules: dict[Id, dict[str, Any]] = {}
+    sinks: dict[Id, dict[str, Any]] = {}
+    pipelines: Annotated[dict[Id, PipelineSpec], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One configured plug-in: its kind and its checked options."""
+
+    plugin: plugins.Plugin
+    config: plugins.PluginConfig
+
+    @property
+    def kind(self) -> str:
+        return self.plugin.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A checked configuration: parts by name, wiring by reference.
+
+    raw: what it was made of, unexpanded, without secrets. values: the same expanded; only handed to child processes.
+    """
+
+    name: str
+    sources: Mapping[str, Part]
+    detectors: Mapping[str, DetectorSpec]
+    backends: Mapping[str, Part]
+    rules: Mapping[str, Part]
+    sinks: Mapping[str, Part]
+    pipelines: Mapping[str, PipelineSpec]
+    raw: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
+    origin: str
+
+    def pipeline_of(self, source_id: str) -> str:
+        """The name of the one pipeline that looks at this source."""
+        return next(name for name, pipeline in self.pipelines.items() if source_id in pipeline.sources)
+
+
+def load(path: Path) -> Site:
+    """Reads and checks a YAML file; raises ``ConfigError``."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        beside = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        there = f"; in {path.parent} there are: {', '.join(beside)}" if beside else ""
+        raise ConfigError(f"{path}: there is no such file{there}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping with sources, detectors and pipelines, not {_shown(raw)}")
+    values = expand(raw, str(path), {"CONFIG_DIR": str(path.parent.resolve())})
+    return check(values, str(path), raw)
+
+
+def expand(raw: Mapping[str, Any], origin: str, variables: Mapping[str, str]) -> dict[str, Any]:
+    """``raw`` with every ``${NAME}`` replaced; ``variables`` go before the environment's."""
+    errors: list[str] = []
+    values: dict[str, Any] = _expand(dict(raw), "", {**os.environ, **variables}, errors)
+    _refuse(errors, origin)
+    return values
+
+
+def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None = None) -> Site:
+    """A site out of expanded plain data; ``origin`` names it in errors, ``raw`` is the same unexpanded."""
+    errors: list[str] = []
+    _check_reserved(values, errors)
+    _refuse(errors, origin)
+    try:
+        file = _File.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_lines(origin, [_explain(e, "", _File) for e in error.errors()])) from error
+    sources = _parts("source", "sources", file.sources, errors)
+    rules = _parts("rule", "rules", file.rules, errors)
+    sinks = _parts("sink", "sinks", file.sinks, errors)
+    backends: dict[str, Part] = {}
+    for name, detector in file.detectors.items():
+        part = _part("backend", f"detectors.{name}.backend", detector.backend, errors)
+        if part:
+            backends[name] = part
+    _check_wiring(file, errors)
+    _refuse(errors, origin)
+    kept = values if raw is None else raw
+    site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, kept, values, origin)
+    _check_claims(site, errors)
+    _refuse(errors, origin)
+    return site
+
+
+def _expand(value: Any, path: str, variables: Mapping[str, str], errors: list[str]) -> Any:
+    """``${NAME}`` → the variable's value, ``$$`` → ``$``, in every string."""
+    if isinstance(value, dict):
+        return {k: _expand(v, f"{path}.{k}" if path else str(k), variables, errors) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, f"{path}[{i}]", variables, errors) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        if match[1] == "$":
+            return "$"
+        if match[2] in variables:
+            return variables[match[2]]
+        errors.append(f"{path}: ${{{match[2]}}} is not set in the environment")
+        return ""
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _check_reserved(values: Mapping[str, Any], errors: list[str]) -> None:
+    pipelines = values.get("pipelines")
+    for name, pipeline in pipelines.items() if isinstance(pipelines, dict) else ():
+        keys = [key for key in RESERVED if isinstance(pipeline, dict) and key in pipeline]
+        errors.extend(f"pipelines.{name}.{key}: is not supported yet" for key in keys)
+
+
+def _parts(
+    group: plugins.Group, section: str, specs: Mapping[str, dict[str, Any]], errors: list[str]
+) -> dict[str, Part]:
+    parts = {name: _part(group, f"{section}.{name}", spec, errors) for name, spec in specs.items()}
+    return {name: part for name, part in parts.items() if part}
+
+
+def _part(group: plugins.Group, path: str, spec: Mapping[str, Any], errors: list[str]) -> Part | None:
+    options = dict(spec)
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str):
+        errors.append(f"{path}.kind: is missing; there are: {', '.join(plugins.kinds(group))}")
+        return None
+    try:
+        plugin = plugins.load(group, kind)
+    except ConfigError as error:
+        errors.append(f"{path}.kind: {error}")
+        return None
+    try:
+        return Part(plugin, plugin.config.model_validate(options))
+    except ValidationError as error:
+        errors += [_explain(e, path, plugin.config) for e in error.errors()]
+        return None
+
+
+def _check_wiring(file: _File, errors: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name, pipeline in file.pipelines.items():
+        path = f"pipelines.{name}"
+        references: list[tuple[str, str, str, Mapping[str, Any]]] = []
+        references += [(f"sources[{i}]", source, "source", file.sources) for i, source in enumerate(pipeline.sources)]
+        references += [("detector", pipeline.detector, "detector", file.detectors)]
+        references += [(f"rules[{i}]", rule, "rule", file.rules) for i, rule in enumerate(pipeline.rules)]
+        references += [(f"sinks[{i}]", sink, "sink", file.sinks) for i, sink in enumerate(pipeline.sinks)]
+        for where, reference, what, known in references:
+            if reference not in known:
+                there = ", ".join(sorted(known)) or "none"
+                errors.append(f"{path}.{where}: {reference!r} is not a {what} here; there are: {there}")
+        for i, source in enumerate(pipeline.sources):
+            if source in seen:
+                where = f"pipelines.{seen[source]}" if seen[source] != name else "the same list"
+                errors.append(
+                    f"{path}.sources[{i}]: {source!r} is in {where} already; a source belongs to one pipeline"
+                )
+            seen[source] = name
+
+
+def _check_claims(site: Site, errors: list[str]) -> None:
+    """No two sinks may claim the same file or port, nor one sink for two sources."""
+    owners: dict[Any, str] = {}
+    for name, pipeline in site.pipelines.items():
+        for sink in dict.fromkeys(pipeline.sinks):
+            config = site.sinks[sink].config
+            claims: list[Any] = list(config.claims()) if hasattr(config, "claims") else []
+            users = pipeline.sources if getattr(config, "per_source", False) else [""]
+            for user in users:
+                for claim in claims:
+                    owner = f"sinks.{sink}" + (f" (for source {user})" if user else "")
+                    if owners.setdefault(claim, owner) != owner:
+                        shown = ":".join(map(str, claim)) if isinstance(claim, tuple) else claim
+                        errors.append(f"pipelines.{name}.sinks: {owner} and {owners[claim]} both want {shown}")
+
+
+def _explain(error: Any, path: str, model: type[BaseModel]) -> str:
+    """One pydantic error as ``path: value … what would be right``."""
+    parts = [part for part in error["loc"] if part != "[key]"]
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    match error["type"]:
+        case "missing":
+            return f"{path}: is missing"
+        case "extra_forbidden":
+            fields = _fields(model, parts[:-1])
+            return f"{path}: {parts[-1]!r} is not a field here" + (
+                f"; there are: {', '.join(fields)}" if fields else ""
+            )
+        case "string_pattern_mismatch":
+            return f"{path}: {_shown(error['input'])} must be lower-case letters, digits, _ and -"
+        case "literal_error":
+            return f"{path}: {_shown(error['input'])} is none of {error['ctx']['expected']}"
+        case "value_error":
+            return f"{path}: {error['ctx']['error']}"
+        case _:
+            return f"{path}: {_shown(error['input'])}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _fields(model: type[BaseModel], parts: list[Any]) -> list[str]:
+    if parts:
+        sections: dict[str, type[BaseModel]] = {"detectors": DetectorSpec, "pipelines": PipelineSpec}
+        section = sections.get(str(parts[0]))
+        return list(section.model_fields) if section and len(parts) == 2 else []
+    return list(model.model_fields) + ([] if model is _File else ["kind"])
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _lines(origin: str, errors: list[str]) -> str:
+    return "\n".join(f"{origin}: {error}" for error in errors)
+
+
+def _refuse(errors: list[str], origin: str) -> None:
+    if errors:
+        raise ConfigError(_lines(origin, errors))
