@@ -23,7 +23,7 @@ DEFAULT_MODEL = "aizoo-260"
 RESERVED = ("detect", "zones", "schedule", "workers")
 _VARIABLE = re.compile(r"\$(\$|\{(\w*)\})")
 
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -31,6 +31,7 @@ LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
 
 _PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST = 2, 3, 4, 5, 6
 _DETECTED, _FACES_MASK, _FACES_NO_MASK, _FIRST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 8, 9, 10, 11, 12, 13
+_EPISODES, _EVENTS_DETACHED = 14, 15
 _SKIPPED = 16
 _LATENCY = 64
 _RECORDS_BYTE = 8192
@@ -70,6 +71,7 @@ class ResultLog:
         self._put(self._state_of(seq + 1), STATE_BYTES, seq + 1, wire.encode([events_after, state]))
         self._words[_PUBLISHED] = seq + 1
         self._words[_EVENTS] = events_after
+        self._words[_EPISODES] += sum(event.phase == "new" for event in events)
 
     def finish(self, events: Sequence[Event]) -> None:
         """The end of the stream: no result will follow, ``events`` are the last.
@@ -113,7 +115,15 @@ class ResultLog:
 
     def has_room(self, events: int = 64) -> bool:
         """Whether that many more events fit into the outbox without losing one."""
-        return self.events_published - self.events_taken + events <= OUTBOX
+        return bool(self._words[_EVENTS_DETACHED]) or self.events_published - self.events_taken + events <= OUTBOX
+
+    def detach_events(self) -> None:
+        """Nobody takes events from here (any more): they are counted, and the oldest are overwritten."""
+        self._words[_EVENTS_DETACHED] = 1
+
+    def abandon(self) -> None:
+        """Inference has failed for good: what is published is all there will be."""
+        self._words[_FINISHED] = 1
 
     def count_lost_events(self, events: int) -> None:
         self._words[_LOST] += events
@@ -162,6 +172,11 @@ class ResultLog:
     @events_taken.setter
     def events_taken(self, value: int) -> None:
         self._words[_TAKEN] = value
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes have begun, which is how many event ids there are."""
+        return int(self._words[_EPISODES])
 
     @property
     def events_lost(self) -> int:

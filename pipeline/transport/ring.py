@@ -28,7 +28,7 @@ RING_BYTES = 64 << 20
 """About how much memory the slots of one generation may take together."""
 SLOTS_MIN, SLOTS_MAX = 6, 16
 
-_NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED = 2, 3, 4, 5, 6, 7, 8
+_NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
 _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
@@ -36,13 +36,16 @@ _TABLE_WORD = 64
 _TABLE_ROWS, _TABLE_COLUMNS = 32, 10
 _REASON_BYTE, _TEXT_BYTES = 4096, 1024
 _NAMES_BYTE = _REASON_BYTE + _TEXT_BYTES
-_HEAD_BYTES = 8192
+_FRAMES_WORD = 8192 // WORD
+FRAMES, _FRAME_WORDS = 1024, 4
+"""The clocks of this many newest frames are kept in the head, longer than their pixels: also an expired frame has its
+place in time."""
+_CAPTURED, _WALL, _TIME = 0, 1, 2
+_HEAD_BYTES = 8192 + FRAMES * _FRAME_WORDS * WORD
 
 DETACHED, LOSSLESS, SKIPPABLE = 0, 1, 2
 _MATRICES: tuple[Matrix, ...] = ("bt601", "bt709", "bt2020")
 
-_SLOT_WORDS = 8
-_SEQ, _CAPTURED, _WALL, _TIME = 0, 1, 2, 3
 DEAD = -1
 
 
@@ -58,6 +61,7 @@ class Frame:
     ref: FrameRef
     image: I420
     slot: NDArray[np.int64]
+    """(1,) the number of the frame that lies there."""
 
 
 class Head:
@@ -66,6 +70,8 @@ class Head:
     def __init__(self, shared: SharedFile) -> None:
         self._shared = shared
         self._words = shared.words
+        self._frames = shared.words[_FRAMES_WORD : _FRAMES_WORD + FRAMES * _FRAME_WORDS].reshape(FRAMES, _FRAME_WORDS)
+        self._times = shared.floats(_FRAMES_WORD, FRAMES * _FRAME_WORDS).reshape(FRAMES, _FRAME_WORDS)[:, _TIME]
         names = json.loads(_get_text(shared, _NAMES_BYTE))
         self.source_id: str = names["source"]
         self.readers: list[str] = names["readers"]
@@ -135,6 +141,26 @@ class Head:
     @expected_frames.setter
     def expected_frames(self, value: int | None) -> None:
         self._words[_EXPECTED] = value or 0
+
+    def start_wall_ns(self, proposed: int) -> int:
+        """Wall clock of stream time 0: the first proposal stays, also when capture is restarted."""
+        if not self._words[_START_WALL]:
+            self._words[_START_WALL] = proposed
+        return int(self._words[_START_WALL])
+
+    def ref(self, seq: int) -> FrameRef:
+        """Frame ``seq`` by name and clocks, of the newest 1024 frames; raises ``FrameExpired`` for older ones."""
+        generation = self.generation_of(seq)
+        captured_ns, wall_ns, *_ = self._frames[seq % FRAMES].tolist()
+        ref = FrameRef(self.source_id, seq, generation, float(self._times[seq % FRAMES]), captured_ns, wall_ns)
+        if self.next_seq >= seq + FRAMES:
+            raise FrameExpired(f"{self.source_id}: frame {seq} is more than {FRAMES} frames old")
+        return ref
+
+    def put_clocks(self, seq: int, *, time_s: float, captured_ns: int, wall_ns: int) -> None:
+        """Notes the clocks of the frame that is about to be published."""
+        self._frames[seq % FRAMES][:2] = captured_ns, wall_ns
+        self._times[seq % FRAMES] = time_s
 
     @property
     def corrupt(self) -> int:
@@ -209,18 +235,18 @@ class Head:
         return self._words[first : first + _TABLE_COLUMNS]
 
     def close(self) -> None:
-        self._words = np.empty(0, np.int64)
+        self._words = self._frames = np.empty((0, 0), np.int64)
+        self._times = np.empty(0)
         self._shared.close()
 
 
 class _Slots:
-    """The slots of one generation: a directory row and an I420 view each, made once."""
+    """The slots of one generation: whose frame lies there (one word each) and an I420 view each, made once."""
 
     def __init__(self, shared: SharedFile, layout: Layout, slots: int) -> None:
         self.shared = shared
         directory = shared.words[PAGE // WORD :]
-        self.rows = [directory[i * _SLOT_WORDS : (i + 1) * _SLOT_WORDS] for i in range(slots)]
-        self.times = [row[_TIME : _TIME + 1].view(np.float64) for row in self.rows]
+        self.seqs = [directory[i : i + 1] for i in range(slots)]
         start, stride = 2 * PAGE, page_aligned(layout.nbytes)
         self.images = [I420.view(shared.data[start + i * stride :], layout) for i in range(slots)]
 
@@ -229,7 +255,7 @@ class _Slots:
         return 2 * PAGE + slots * page_aligned(layout.nbytes)
 
     def close(self) -> None:
-        self.rows, self.times, self.images = [], [], []
+        self.seqs, self.images = [], []
         self.shared.close()
 
 
@@ -267,7 +293,7 @@ class Writer:
             self.retire()
         assert self._slots is not None
         index = (self.head.next_seq - self._first_seq) % self._count
-        self._slots.rows[index][_SEQ] = DEAD
+        self._slots.seqs[index][0] = DEAD
         return self._slots.images[index]
 
     def publish(self, *, time_s: float, captured_ns: int, wall_ns: int, corrupt: bool = False) -> int:
@@ -275,10 +301,8 @@ class Writer:
         assert self._slots is not None
         seq = self.head.next_seq
         index = (seq - self._first_seq) % self._count
-        row = self._slots.rows[index]
-        row[_CAPTURED], row[_WALL] = captured_ns, wall_ns
-        self._slots.times[index][0] = time_s
-        row[_SEQ] = seq
+        self.head.put_clocks(seq, time_s=time_s, captured_ns=captured_ns, wall_ns=wall_ns)
+        self._slots.seqs[index][0] = seq
         if corrupt:
             self.head.count_corrupt()
         self.head.next_seq = seq + 1
@@ -287,9 +311,7 @@ class Writer:
     def last_time_s(self) -> float | None:
         """The clock of the newest frame, for a capture that goes on after a restart."""
         seq = self.head.next_seq - 1
-        if self._slots is None or seq < self._first_seq:
-            return None
-        return float(self._slots.times[(seq - self._first_seq) % self._count][0])
+        return self.head.ref(seq).time_s if seq >= 0 else None
 
     def _open_generation(self, layout: Layout) -> None:
         slots = slots_for(layout)
@@ -342,16 +364,14 @@ class Reader:
             self._switch(generation)
         assert self._slots is not None
         index = (seq - self._first_seq) % self._count
-        row = self._slots.rows[index]
-        _, captured_ns, wall_ns, *_ = row.tolist()
-        ref = FrameRef(self.head.source_id, seq, generation, float(self._slots.times[index][0]), captured_ns, wall_ns)
-        if int(row[_SEQ]) != seq:
+        slot = self._slots.seqs[index]
+        if int(slot[0]) != seq:
             raise FrameExpired(f"{self.head.source_id}: frame {seq} was overwritten before {self.name} came to it")
-        return Frame(ref, self._slots.images[index], row)
+        return Frame(self.head.ref(seq), self._slots.images[index], slot)
 
     def valid(self, frame: Frame) -> bool:
         """Whether the slot still holds that frame: asked *after* the pixels were used."""
-        return int(frame.slot[_SEQ]) == frame.ref.seq
+        return int(frame.slot[0]) == frame.ref.seq
 
     def _switch(self, generation: int) -> None:
         try:

@@ -1,0 +1,125 @@
+"""The run directory: everything of one running site that lives in shared memory, under one lock.
+
+A lock that is free means that nobody runs there, whatever is left in the directory: that is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StartupError
+
+ENVIRONMENT = "FACEMASK_RUN_DIR"
+_DESCRIPTION = "site.json"
+
+
+def base_directory() -> Path:
+    """Where run directories lie: one folder a user, made with mode 0700; raises ``StartupError`` if it is not ours."""
+    if ENVIRONMENT in os.environ:
+        base = Path(os.environ[ENVIRONMENT])
+    else:
+        shared = Path("/dev/shm")  # noqa: S108  (shared memory is what it is for)
+        base = (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"facemask-{os.getuid()}"
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"{base}: the run directory cannot be made: {error.strerror}") from error
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise StartupError(f"{base}: must be a directory of user {os.getuid()} with mode 0700; remove it and try again")
+    return base
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSite:
+    """What another shell can know of a running site."""
+
+    name: str
+    directory: Path
+    description: dict[str, Any]
+
+
+class RunDirectory:
+    """Made and held by the supervisor; a context manager that removes everything at the end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        base = base_directory()
+        self.path = base / name
+        self._lock_path = base / f"{name}.lock"
+        self._lock = -1
+
+    def __enter__(self) -> RunDirectory:
+        """Raises ``StartupError`` where a site of that name is running."""
+        for stale in self.path.parent.glob("*.lock"):
+            if stale != self._lock_path:
+                _sweep(stale)
+        descriptor = _take(self._lock_path)
+        if descriptor is None:
+            raise StartupError(
+                f"a site named {self.name!r} is running already (see: run_pipeline.py events {self.name})"
+            )
+        self._lock = descriptor
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.mkdir(mode=0o700)
+        return self
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """What ``running`` tells others; holds no secrets."""
+        new = self.path / f".{_DESCRIPTION}.new"
+        new.write_text(json.dumps(description))
+        new.rename(self.path / _DESCRIPTION)
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = -1
+
+
+def running() -> list[RunningSite]:
+    """The sites of this user that run now; clears away what dead ones have left."""
+    sites = []
+    for lock in sorted(base_directory().glob("*.lock")):
+        if _sweep(lock):
+            continue
+        directory = lock.with_suffix("")
+        with contextlib.suppress(OSError, ValueError):
+            sites.append(RunningSite(lock.stem, directory, json.loads((directory / _DESCRIPTION).read_text())))
+    return sites
+
+
+def _take(lock: Path) -> int | None:
+    """The lock's descriptor, or None when somebody holds it."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        # Whoever held it before may have removed the file while we opened it.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == lock.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def _sweep(lock: Path) -> bool:
+    """Removes a dead site's directory; False when it is alive."""
+    descriptor = _take(lock)
+    if descriptor is None:
+        return False
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
+    os.close(descriptor)
+    return True
