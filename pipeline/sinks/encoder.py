@@ -16,8 +16,9 @@ from pydantic import Field
 
 from pipeline.errors import RuntimeFailure, StartupError
 from pipeline.plugins import PluginConfig
+from pipeline.sinks import colour
 from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
-from pipeline.types import I420, FrameRef, Layout, Matrix
+from pipeline.types import I420, FrameRef, Layout
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
@@ -25,8 +26,6 @@ _NOMINAL_FPS = 30
 """For the level and the rate control only; the timing is that of the packets."""
 _FRAMES_PER_GOP_MAX = 250
 
-# ITU-T H.273: primaries, transfer characteristics, matrix coefficients
-_COLOUR: dict[Matrix, tuple[int, int, int]] = {"bt601": (6, 6, 6), "bt709": (1, 1, 1), "bt2020": (9, 14, 9)}
 _LIMITED, _FULL = 1, 2
 
 
@@ -130,7 +129,7 @@ def _open_context(stream: Stream, config: EncoderConfig) -> VideoCodecContext:
     context.framerate = Fraction(_NOMINAL_FPS)
     context.sample_aspect_ratio = Fraction(*layout.sample_aspect)
     context.color_range = _FULL if layout.full_range else _LIMITED
-    context.color_primaries, context.color_trc, context.colorspace = _COLOUR[layout.matrix]
+    context.color_primaries, context.color_trc, context.colorspace = colour.codes(layout)
     context.thread_count = 1
     context.max_b_frames = 0
     context.gop_size = _FRAMES_PER_GOP_MAX

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sinks.colour import Colour, yuv
 from pipeline.sinks.lettering import Lettering
-from pipeline.types import I420, Layout, Matrix, Result, Track
+from pipeline.types import I420, Layout, Result, Track
 
 _CLASS_RGB = {"mask": (0, 255, 0), "no_mask": (255, 0, 0)}
 _OTHER_RGB = (255, 190, 0)
@@ -22,29 +22,6 @@ _CORNER_RGB = (0, 0, 0)
 _CARRIED_LUMA = 0.35
 """The label of a face that was not looked for in this frame is darker, and only the corners of its box are drawn."""
 _TILES_MAX = 512
-
-_KR_KB: dict[Matrix, tuple[float, float]] = {
-    "bt601": (0.299, 0.114),
-    "bt709": (0.2126, 0.0722),
-    "bt2020": (0.2627, 0.0593),
-}
-
-
-class Colour(NamedTuple):
-    y: int
-    u: int
-    v: int
-
-
-def yuv(rgb: tuple[int, int, int], layout: Layout) -> Colour:
-    """8-bit RGB (gamma-coded) to what the same colour is in pictures of ``layout`` (ITU-T H.273, eq. 38 to 43)."""
-    kr, kb = _KR_KB[layout.matrix]
-    r, g, b = (value / 255 for value in rgb)
-    luma = kr * r + (1 - kr - kb) * g + kb * b
-    cb, cr = (b - luma) / (2 * (1 - kb)), (r - luma) / (2 * (1 - kr))
-    offset, luma_steps, chroma_steps = (0, 255, 255) if layout.full_range else (16, 219, 224)
-    y, u, v = offset + luma_steps * luma, 128 + chroma_steps * cb, 128 + chroma_steps * cr
-    return Colour(*(min(255, max(0, round(value))) for value in (y, u, v)))
 
 
 @dataclass(frozen=True, slots=True)

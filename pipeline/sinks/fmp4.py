@@ -1,0 +1,227 @@
+"""Fragmented MP4 for one H.264 track with one frame a fragment (ISO/IEC 14496-12 and -15), written and read as bytes.
+
+A file is ``header`` and then ``fragment`` after ``fragment``; it plays at any time, whatever fragment was the last to
+get there whole. Private ``uuid`` boxes, which players skip, make it describe itself: whose it is, and for every frame
+its number and its exact clocks. One frame a fragment instead of one group of pictures costs 0.2 kB a frame, and a frame
+is stored as soon as its bytes are.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.sinks import colour
+from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
+
+_FILE_ID = bytes.fromhex("8b3e5a0c6f1d4e0a9c2f71d04b9e6a11")
+_FRAME_ID = bytes.fromhex("8b3e5a0c6f1d4e0a9c2f71d04b9e6a12")
+_FTYP = struct.pack(">I4s4sI16s", 32, b"ftyp", b"iso5", 512, b"iso5iso6mp41avc1")
+_UNITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+_HIGH_PROFILES = {100, 110, 122, 244}
+_SYNC, _NO_SYNC = 0x02000000, 0x01010000
+_DURATION_MAX = 2**32 - 1
+
+# box size, "uuid", id, bytes of the whole fragment, keyframe, seq, pts, time_s, wall_ns
+_NOTE = struct.Struct(">I4s16sI?QqdQ")
+# moof, mfhd, traf, tfhd, tfdt, trun with one sample
+_MOOF = struct.Struct(">I4s I4sII I4s I4sII I4sIQ I4sIIIIII")
+_BOX = struct.Struct(">I4s")
+
+
+class Frame(NamedTuple):
+    """One stored frame: where its bytes (length-prefixed NAL units) lie in the file, and what is known of it."""
+
+    offset: int
+    size: int
+    keyframe: bool
+    seq: int
+    pts: int
+    time_s: float
+    wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What stands in a file: its description, its codec (``stsd``), the whole frames, and where the last one ends."""
+
+    description: dict[str, Any]
+    codec: bytes
+    frames: list[Frame]
+    end: int
+
+
+def header(stream: Stream, description: dict[str, Any]) -> bytes:
+    """Everything before the first fragment; ``description`` is anything that JSON can hold."""
+    movie = struct.pack(">4IIH10x", 0, 0, CLOCK_HZ, 0, 0x10000, 0x100) + _UNITY + struct.pack(">24xI", 2)
+    media = _box(b"mdia", _media_header(), _handler(), _box(b"minf", _video_header(), _sample_table(stream)))
+    return b"".join(
+        (
+            _FTYP,
+            _box(b"uuid", _FILE_ID, json.dumps(description).encode()),
+            _box(
+                b"moov",
+                _full_box(b"mvhd", 0, movie),
+                _box(b"trak", _track_header(stream), media),
+                _box(b"mvex", _full_box(b"trex", 0, struct.pack(">5I", 1, 1, 0, 0, 0))),
+            ),
+        )
+    )
+
+
+def fragment(number: int, packet: Packet, decode_time: int, duration: int) -> bytes:
+    """One frame, ready to be appended. number: from 1. decode_time, duration: in ``CLOCK_HZ``."""
+    units = nal_units(packet.data)
+    size = 4 * len(units) + sum(map(len, units))
+    whole = _NOTE.size + _MOOF.size + _BOX.size + size
+    clocks = (packet.seq, packet.pts, packet.time_s, packet.wall_ns)
+    parts = [
+        _NOTE.pack(_NOTE.size, b"uuid", _FRAME_ID, whole, packet.keyframe, *clocks),
+        _moof(number, decode_time, min(duration, _DURATION_MAX), size, _SYNC if packet.keyframe else _NO_SYNC),
+        _BOX.pack(_BOX.size + size, b"mdat"),
+    ]
+    for unit in units:
+        parts += (len(unit).to_bytes(4, "big"), unit)
+    return b"".join(parts)
+
+
+def nal_units(annex_b: bytes) -> list[bytes]:
+    """What stands between the start codes (H.264 Annex B); a NAL unit holds no start code and ends in no zero byte."""
+    return [unit.rstrip(b"\0") for unit in annex_b.split(b"\0\0\1")[1:]]
+
+
+def is_beginning(data: bytes) -> bool:
+    """Whether ``data`` could be the start of a file that ``header`` began, however short."""
+    start = _FTYP + data[32:36] + b"uuid" + _FILE_ID
+    return start.startswith(data[: len(start)])
+
+
+def read(path: Path) -> Contents | None:
+    """What ``path`` holds up to its last whole frame; None where it is no such file. Raises ``OSError``."""
+    with path.open("rb") as file:
+        if file.seek(0, 2) < len(_FTYP) + 24:
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(data)
+
+
+def _read(data: mmap.mmap) -> Contents | None:
+    note = _find(data, b"uuid", 0, len(data))
+    if data[:32] != _FTYP or note is None or data[note.start : note.start + 16] != _FILE_ID:
+        return None
+    place = movie = _find(data, b"moov", note.stop, len(data))
+    for kind in (b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+        place = _find(data, kind, place.start, place.stop) if place else None
+    if place is None or movie is None:
+        return None
+    description = json.loads(data[note.start + 16 : note.stop])
+    frames, end = _frames(data, movie.stop)
+    return Contents(description, data[place.start : place.stop], frames, end)
+
+
+def _frames(data: mmap.mmap, position: int) -> tuple[list[Frame], int]:
+    frames: list[Frame] = []
+    before_data = _NOTE.size + _MOOF.size + _BOX.size
+    while position + before_data < len(data):
+        _, kind, identity, whole, keyframe, *clocks = _NOTE.unpack_from(data, position)
+        if (kind, identity) != (b"uuid", _FRAME_ID) or whole <= before_data or position + whole > len(data):
+            break
+        frames.append(Frame(position + before_data, whole - before_data, keyframe, *clocks))
+        position += whole
+    return frames, position
+
+
+def _find(data: mmap.mmap, wanted: bytes, position: int, end: int) -> slice | None:
+    """The inside of the first box of that kind between ``position`` and ``end``; None where it is not whole."""
+    while position + _BOX.size <= end:
+        size, kind = _BOX.unpack_from(data, position)
+        if size < _BOX.size or position + size > end:
+            return None
+        if kind == wanted:
+            return slice(position + _BOX.size, position + size)
+        position += size
+    return None
+
+
+def _box(kind: bytes, *parts: bytes) -> bytes:
+    payload = b"".join(parts)
+    return _BOX.pack(_BOX.size + len(payload), kind) + payload
+
+
+def _full_box(kind: bytes, flags: int, *parts: bytes) -> bytes:
+    return _box(kind, struct.pack(">I", flags), *parts)
+
+
+def _track_header(stream: Stream) -> bytes:
+    width, height = stream.coded_size
+    horizontal, vertical = stream.layout.sample_aspect
+    size = struct.pack(">II", min(round(width * horizontal / vertical * 65536), 2**32 - 1), height << 16)
+    return _full_box(b"tkhd", 3, struct.pack(">5I16x", 0, 0, 1, 0, 0), _UNITY, size)
+
+
+def _media_header() -> bytes:
+    return _full_box(b"mdhd", 0, struct.pack(">4IHH", 0, 0, CLOCK_HZ, 0, 0x55C4, 0))
+
+
+def _handler() -> bytes:
+    return _full_box(b"hdlr", 0, struct.pack(">I4s12x", 0, b"vide"), b"video\0")
+
+
+def _video_header() -> bytes:
+    here = _full_box(b"url ", 1)
+    data = _box(b"dinf", _full_box(b"dref", 0, struct.pack(">I", 1), here))
+    return _full_box(b"vmhd", 1, bytes(8)) + data
+
+
+def _sample_table(stream: Stream) -> bytes:
+    empty = struct.pack(">I", 0)
+    return _box(
+        b"stbl",
+        _full_box(b"stsd", 0, struct.pack(">I", 1), _sample_entry(stream)),
+        _full_box(b"stts", 0, empty),
+        _full_box(b"stsc", 0, empty),
+        _full_box(b"stsz", 0, empty, empty),
+        _full_box(b"stco", 0, empty),
+    )
+
+
+def _sample_entry(stream: Stream) -> bytes:
+    layout = stream.layout
+    visual = struct.pack(">6xH16xHHIIIH32xHh", 1, *stream.coded_size, 72 << 16, 72 << 16, 0, 1, 24, -1)
+    full_range = 0x80 if layout.full_range else 0
+    return _box(
+        b"avc1",
+        visual,
+        _box(b"avcC", _decoder_configuration(stream.extradata)),
+        _box(b"colr", struct.pack(">4s3HB", b"nclx", *colour.codes(layout), full_range)),
+        _box(b"pasp", struct.pack(">II", *layout.sample_aspect)),
+    )
+
+
+def _decoder_configuration(extradata: bytes) -> bytes:
+    """Annex B parameter sets as an AVCDecoderConfigurationRecord (14496-15, 5.3.3.1) with four-byte lengths."""
+    units = nal_units(extradata)
+    sequence = [unit for unit in units if unit[0] & 31 == 7]
+    picture = [unit for unit in units if unit[0] & 31 == 8]
+    profile = sequence[0][1:4]
+    record = [b"\1", profile, b"\xff", bytes([0xE0 | len(sequence)])]
+    record += [len(unit).to_bytes(2, "big") + unit for unit in sequence]
+    record += [bytes([len(picture)]), *(len(unit).to_bytes(2, "big") + unit for unit in picture)]
+    if profile[0] in _HIGH_PROFILES:
+        record.append(b"\xfd\xf8\xf8\0")  # 4:2:0, eight bits
+    return b"".join(record)
+
+
+def _moof(number: int, decode_time: int, duration: int, size: int, flags: int) -> bytes:
+    return _MOOF.pack(
+        *(_MOOF.size, b"moof"),
+        *(16, b"mfhd", 0, number),
+        *(76, b"traf"),
+        *(16, b"tfhd", 0x020000, 1),
+        *(20, b"tfdt", 0x01000000, decode_time),
+        *(32, b"trun", 0x000701, 1, _MOOF.size + _BOX.size, duration, size, flags),
+    )
