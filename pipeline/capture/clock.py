@@ -1,0 +1,44 @@
+"""A file's clock: from the timestamps that a container holds to seconds that always go forward."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+_RESTART_S = 1
+"""A timestamp that falls back by this much begins a new count; less than that is disorder within one."""
+
+
+class StreamClock:
+    """Seconds since the first picture, strictly increasing, the same at every reading of the same file.
+
+    A picture's time is its timestamp minus the first one's, where that lies after the preceding picture. Where the
+    timestamp is missing, repeated or lower, the picture follows the preceding one by ``1 / rate``; so a file without
+    any timestamps counts ``n / rate``. Where timestamps fall back by a second or more (joined files), they count on
+    from that picture. Variable rates and gaps are kept as they are.
+    """
+
+    def __init__(self, rate: Fraction, start: Fraction = Fraction(0)) -> None:
+        """rate: pictures a second, above 0. start: time of the first picture, in seconds."""
+        self.step = 1 / rate
+        self._start = start
+        self._now: Fraction | None = None
+        self._origin: Fraction | None = None
+        self._highest = Fraction(0)
+
+    @property
+    def next_start(self) -> Fraction:
+        """Where a clock that goes on after this one starts."""
+        return self._start if self._now is None else self._now + self.step
+
+    def tick(self, timestamp: int | None, time_base: Fraction) -> float:
+        """The time in seconds of the next picture, whose timestamp counts in ``time_base`` seconds."""
+        now = self.next_start
+        if timestamp is not None:
+            stamp = timestamp * time_base
+            if self._origin is None or stamp <= self._highest - _RESTART_S:
+                self._origin, self._highest = stamp - now, stamp
+            elif self._now is None or stamp - self._origin > self._now:
+                now = stamp - self._origin
+            self._highest = max(self._highest, stamp)
+        self._now = now
+        return float(now)

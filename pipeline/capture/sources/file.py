@@ -1,0 +1,122 @@
+"""``kind: file``: a video file, a folder of pictures or a glob of pictures."""
+
+from __future__ import annotations
+
+import difflib
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pipeline.capture.clip import Clip, VideoClip
+from pipeline.capture.decode import open_file
+from pipeline.capture.pictures import PictureClip, find_pictures
+from pipeline.capture.source import Pacing
+from pipeline.errors import ConfigError
+from pipeline.plugins import PluginConfig
+from pipeline.types import Picture
+
+_GLOB_SIGNS = frozenset("*?[")
+
+
+class Config(PluginConfig):
+    """path: a file that FFmpeg reads, a folder of pictures or a glob of pictures.
+
+    realtime: play at its own speed and drop like a camera, instead of handing over every picture.
+    picture_fps: pictures a second of a folder or glob. loop: begin again at the end, for ever.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    realtime: bool = False
+    picture_fps: Annotated[float, Field(gt=0, le=1000)] = 25
+    loop: bool = False
+
+    @model_validator(mode="after")
+    def _loop_only_in_real_time(self) -> Config:
+        if self.loop and not self.realtime:
+            raise ValueError("loop needs realtime: true; a file that is read losslessly has to end")
+        return self
+
+
+class FileSource:
+    """Reads a file; ``time_s`` is its own clock, from 0 at the first picture (see ``StreamClock``)."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._path = Path(config.path).expanduser()
+        self._clip: Clip | None = None
+        self.pacing: Pacing = "paced" if config.realtime else "lossless"
+
+    def open(self) -> None:
+        self.close()
+        self._clip = self._open_clip(Fraction(0))
+
+    def seek(self, seq: int) -> None:
+        clip, left = self._opened(), seq
+        while left:
+            if clip.skip():
+                left -= 1
+            elif self._config.loop:
+                passes, left = divmod(left, seq - left)
+                clip = self._begin_again(clip.end * (1 + passes))
+            else:
+                return
+
+    def read(self) -> Picture | None:
+        clip = self._opened()
+        picture = clip.read()
+        if picture is None and self._config.loop:
+            picture = self._begin_again(clip.end).read()
+        return picture
+
+    def close(self) -> None:
+        if self._clip is not None:
+            self._clip.close()
+            self._clip = None
+
+    @property
+    def start_wall_ns(self) -> int | None:
+        return self._clip.start_wall_ns if self._clip is not None else None
+
+    @property
+    def expected_frames(self) -> int | None:
+        return self._clip.expected_frames if self._clip is not None and not self._config.loop else None
+
+    def _opened(self) -> Clip:
+        assert self._clip is not None, "open comes before read"
+        return self._clip
+
+    def _begin_again(self, start: Fraction) -> Clip:
+        self.close()
+        self._clip = self._open_clip(start)
+        return self._clip
+
+    def _open_clip(self, start: Fraction) -> Clip:
+        name = str(self._path)
+        try:
+            if self._path.is_dir() or (not self._path.exists() and _GLOB_SIGNS & set(name)):
+                rate = Fraction(self._config.picture_fps).limit_denominator(1001)
+                return PictureClip(find_pictures(self._path), rate, name, start)
+            _check_file(self._path)
+        except OSError as error:
+            raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
+        return VideoClip(open_file(self._path, name), name, start)
+
+
+def _check_file(path: Path) -> None:
+    """Says in plain words what FFmpeg would say in its own; OSError is left to the caller."""
+    if not path.exists():
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        similar = difflib.get_close_matches(path.name, beside, n=3)
+        hint = f"; similar names there: {', '.join(similar)}" if similar else ""
+        raise ConfigError(f"{path} is not there{hint}")
+    if not path.is_file():
+        raise ConfigError(f"{path} is neither a file nor a folder")
+    with path.open("rb") as file:
+        if not file.read(1):
+            raise ConfigError(f"{path} is empty")
+
+
+def create(config: Config, source_id: str) -> FileSource:  # noqa: ARG001  every source is created with its id
+    return FileSource(config)
