@@ -1,0 +1,103 @@
+"""All analytics of one source: detections in, results and events out, in the order of the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.analytics.rule import Rule
+from pipeline.analytics.tracking import Tracker
+from pipeline.analytics.ulid import IdFactory
+from pipeline.plugins import Plugin, PluginConfig
+from pipeline.types import Detections, Event, FrameRef, Result
+
+STATE_VERSION = 1
+WEAK_FRACTION = 0.6
+"""Detections down to this fraction of the confidence that begins a track keep it alive."""
+
+
+def detector_confidence(confidence_min: float) -> float:
+    """What the detector should report for tracking where people ask for ``confidence_min``."""
+    return confidence_min * WEAK_FRACTION
+
+
+class SourceAnalytics:
+    """Tracker and rules of one source; the same frames and detections give the same results and events.
+
+    rules: by their name in the configuration; they see every result in this order.
+    """
+
+    def __init__(self, tracker: Tracker, rules: Mapping[str, Rule]) -> None:
+        self._tracker = tracker
+        self._rules = dict(rules)
+        self._last: FrameRef | None = None
+
+    def update(
+        self, frame: FrameRef, detections: Detections | None, reason: str | None, size_wh: tuple[int, int]
+    ) -> tuple[Result, list[Event]]:
+        """The result of the source's next frame, and what the rules say of it.
+
+        detections: what the detector found in pixels of a frame of ``size_wh``; None where it did not look, for
+        ``reason`` (one of ``SKIP_CAUSES``). Raises ``ValueError`` where ``frame.time_s`` does not go up.
+        """
+        tracks = self._tracker.update(frame.time_s, detections, size_wh)
+        self._last = frame
+        result = Result(frame, tracks, detections is not None, reason)
+        return result, [event for rule in self._rules.values() for event in rule.update(result)]
+
+    def finish(self, reason: str = "end_of_stream") -> list[Event]:
+        """Ends every open episode behind the newest frame."""
+        if self._last is None:
+            return []
+        return [event for rule in self._rules.values() for event in rule.finish(self._last, reason)]
+
+    def snapshot(self) -> Any:
+        """All state as plain lists, dicts, numbers and strings."""
+        return {
+            "version": STATE_VERSION,
+            "last": msgspec.to_builtins(self._last),
+            "tracker": self._tracker.snapshot(),
+            "rules": {name: rule.snapshot() for name, rule in self._rules.items()},
+        }
+
+    def restore(self, state: Any) -> None:
+        """Goes on from what ``snapshot`` gave; raises ``ValueError`` where it does not fit these rules."""
+        if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+            raise ValueError(f"not a state of version {STATE_VERSION} of a source's analytics")
+        rules = state.get("rules")
+        if not isinstance(rules, dict) or set(rules) != set(self._rules):
+            raise ValueError(f"a state for other rules than {', '.join(self._rules) or 'none'}")
+        try:
+            last = msgspec.convert(state.get("last"), FrameRef | None)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"not a state of a source's analytics: {error}") from error
+        self._tracker.restore(state.get("tracker"))
+        for name, rule in self._rules.items():
+            rule.restore(rules[name])
+        self._last = last
+
+
+def build(
+    source_id: str,
+    labels: Sequence[str],
+    rules: Mapping[str, tuple[Plugin, PluginConfig]],
+    make_id: IdFactory,
+    *,
+    confidence_min: float = 0.5,
+    first_track_id: int = 1,
+) -> SourceAnalytics:
+    """The analytics of ``source_id`` for a detector with ``labels``.
+
+    rules: each with its checked configuration, by name. make_id: one for the run (``ulid.id_factory``).
+    Raises ``ConfigError`` where a rule does not fit the detector.
+    """
+
+    def named(name: str) -> IdFactory:
+        return lambda wall_ns, key: make_id(wall_ns, f"{name}/{key}")
+
+    return SourceAnalytics(
+        Tracker(len(labels), start_confidence=confidence_min, first_id=first_track_id),
+        {name: plugin.create(config, source_id, labels, named(name)) for name, (plugin, config) in rules.items()},
+    )
