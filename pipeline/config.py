@@ -45,6 +45,18 @@ class DetectorSpec(_Spec):
     in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
 
 
+class EncoderSpec(_Spec):
+    """How annotated video is encoded, once for all sinks of a source.
+
+    preset: x264's, from fast and large to slow and small. crf: quality, lower is better and larger.
+    keyframe_interval_s: an output can start or be cut this often.
+    """
+
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "ultrafast"
+    crf: Annotated[float, Field(ge=0, le=51)] = 23
+    keyframe_interval_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+
+
 class PipelineSpec(_Spec):
     """Which sources are looked at by which detector, and where the outcome goes; every name is defined elsewhere."""
 
@@ -52,6 +64,7 @@ class PipelineSpec(_Spec):
     detector: Id
     rules: list[Id] = []
     sinks: list[Id] = []
+    encode: EncoderSpec = EncoderSpec()
 
 
 class _File(_Spec):
@@ -99,8 +112,8 @@ class Site:
         return next(name for name, pipeline in self.pipelines.items() if source_id in pipeline.sources)
 
 
-def load(path: Path) -> Site:
-    """Reads and checks a YAML file; raises ``ConfigError``."""
+def load(path: Path, detector: Mapping[str, Any] | None = None) -> Site:
+    """Reads and checks a YAML file; what ``detector`` says goes before every detector's own. Raises ``ConfigError``."""
     try:
         text = path.read_text()
     except FileNotFoundError as error:
@@ -117,6 +130,10 @@ def load(path: Path) -> Site:
         raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping with sources, detectors and pipelines, not {_shown(raw)}")
+    specs = raw.get("detectors")
+    if detector and isinstance(specs, dict):
+        merged = {name: {**spec, **detector} if isinstance(spec, dict) else spec for name, spec in specs.items()}
+        raw = {**raw, "detectors": merged}
     values = expand(raw, str(path), {"CONFIG_DIR": str(path.parent.resolve())})
     return check(values, str(path), raw)
 
@@ -236,7 +253,7 @@ def _check_claims(site: Site, errors: list[str]) -> None:
         for sink in dict.fromkeys(pipeline.sinks):
             config = site.sinks[sink].config
             claims: list[Any] = list(config.claims()) if hasattr(config, "claims") else []
-            users = pipeline.sources if getattr(config, "per_source", False) else [""]
+            users = pipeline.sources if getattr(config, "accepts", None) == "packets" else [""]
             for user in users:
                 for claim in claims:
                     owner = f"sinks.{sink}" + (f" (for source {user})" if user else "")

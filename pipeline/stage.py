@@ -14,11 +14,14 @@ from typing import Any, Protocol
 
 import zmq
 
+from pipeline.errors import RuntimeFailure
 from pipeline.types import Health
 
 BELL_TIMEOUT_S = 0.05
 """A lost bell never stops anyone: shared memory is looked at this often anyway."""
 HEALTH_INTERVAL_S = 1.0
+STOP_GRACE_S = 10.0
+"""A stage that was asked to stop and has not come to its end by then gives up."""
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def run(
     """Runs ``stage`` from open to close; a stop request reaches it between two steps."""
     beat = 0
     next_report = clock()
-    stopping = False
+    stopping, deadline_s = False, 0.0
 
     def tell(state: str) -> None:
         nonlocal beat, next_report
@@ -76,8 +79,10 @@ def run(
             poller.register(waker, zmq.POLLIN)
         while True:
             if not stopping and stop_requested():
-                stopping = True
+                stopping, deadline_s = True, clock() + STOP_GRACE_S
                 stage.stop()
+            if stopping and clock() > deadline_s:
+                raise RuntimeFailure(f"{stage.name} did not come to its end within {STOP_GRACE_S:g} s")
             idle_s = stage.step()
             if idle_s is None:
                 break

@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from pipeline.errors import FrameExpired
 from pipeline.inference.detector import Detector
 from pipeline.stage import BELL_TIMEOUT_S
@@ -27,6 +29,9 @@ from pipeline.types import Detections, Event, FrameRef, Result
 ATTEMPTS_MAX = 2
 """A frame that took the process down this often is not looked at again."""
 
+FORGOTTEN_S = 1e-6
+"""Apart in time, for frames whose own times are forgotten."""
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +42,7 @@ class Analytics(Protocol):
         self, frame: FrameRef, detections: Detections | None, reason: str | None, size_wh: tuple[int, int]
     ) -> tuple[Result, list[Event]]: ...
 
-    def finish(self, reason: str) -> list[Event]: ...
+    def finish(self, last: FrameRef, reason: str) -> list[Event]: ...
 
     def snapshot(self) -> Any: ...
 
@@ -181,17 +186,13 @@ class InferenceStage:
 
     @staticmethod
     def _ref(lane: Lane, seq: int) -> FrameRef:
-        """The frame's name and clocks; of one that is long gone, those of the oldest frame that is remembered."""
+        """The frame's name and clocks; one that is long gone is put just before the oldest that is remembered."""
         for known in range(seq, lane.head.next_seq):
             try:
                 ref = lane.head.ref(known)
             except FrameExpired:
                 continue
-            return (
-                ref
-                if known == seq
-                else FrameRef(ref.source_id, seq, ref.generation, ref.time_s, ref.captured_ns, ref.wall_ns)
-            )
+            return msgspec.structs.replace(ref, seq=seq, time_s=ref.time_s - FORGOTTEN_S * (known - seq))
         raise AssertionError(f"no frame of {lane.head.source_id} is remembered")
 
     # -- finishing
@@ -229,7 +230,8 @@ class InferenceStage:
 
     def _finish(self, lane: Lane) -> None:
         reason = lane.head.end_reason.partition(":")[0]
-        lane.results.finish(lane.analytics.finish(reason))
+        seq = lane.results.published
+        lane.results.finish(lane.analytics.finish(self._ref(lane, seq - 1), reason) if seq else [])
         lane.result_bell.ring()
         lane.event_bell.ring()
 

@@ -33,6 +33,7 @@ _PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST = 2, 3, 4, 5, 6
 _DETECTED, _FACES_MASK, _FACES_NO_MASK, _FIRST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 8, 9, 10, 11, 12, 13
 _EPISODES, _EVENTS_DETACHED = 14, 15
 _SKIPPED = 16
+_LAST_RESULT_NS = 32
 _LATENCY = 64
 _RECORDS_BYTE = 8192
 _HEADER = 2 * WORD  # number and length before every record
@@ -130,14 +131,15 @@ class ResultLog:
 
     def count(self, result: Result, *, faces_mask: int, faces_no_mask: int, now_ns: int) -> None:
         """Figures for people; a restart in the middle may count one frame twice or not at all."""
+        self._words[_LAST_RESULT_NS] = now_ns
+        if not self._words[_FIRST_RESULT_NS]:
+            self._words[_FIRST_RESULT_NS] = now_ns
         if not result.detected:
             self._words[_SKIPPED + SKIP_CAUSES.index(result.reason or "failed")] += 1
             return
         self._words[_DETECTED] += 1
         self._words[_FACES_MASK] += faces_mask
         self._words[_FACES_NO_MASK] += faces_no_mask
-        if not self._words[_FIRST_RESULT_NS]:
-            self._words[_FIRST_RESULT_NS] = now_ns
         latency_s = max((now_ns - result.frame.captured_ns) / 1e9, LATENCY_LOWEST_S)
         bucket = int(np.log(latency_s / LATENCY_LOWEST_S) / np.log(LATENCY_STEP))
         self._words[_LATENCY + min(bucket, LATENCY_BUCKETS - 1)] += 1
@@ -207,7 +209,13 @@ class ResultLog:
 
     @property
     def first_result_ns(self) -> int | None:
+        """Monotonic clock of the first result."""
         return int(self._words[_FIRST_RESULT_NS]) or None
+
+    @property
+    def last_result_ns(self) -> int | None:
+        """Monotonic clock of the newest result."""
+        return int(self._words[_LAST_RESULT_NS]) or None
 
     @property
     def latency_counts(self) -> NDArray[np.int64]:

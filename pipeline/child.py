@@ -1,0 +1,106 @@
+"""One stage in one process: ``python -m pipeline.child`` reads its task from standard input and runs it.
+
+The task travels through a pipe and never through arguments or files, because it may hold secrets. What goes to standard
+error is one line a message, ``LEVEL<tab>text``; the supervisor reads it. The exit code says what must be done (see
+``errors``); ``EXIT_CRASHED`` and signals mean that the stage may be started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from pipeline import config, wiring
+from pipeline.errors import PipelineError
+from pipeline.stage import run
+from pipeline.transport.channel import HealthSender
+
+EXIT_CRASHED = 70
+_PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What a child must know. values: the expanded configuration. parent: whom it must not outlive."""
+
+    stage: str
+    run_id: str
+    run_dir: str
+    origin: str
+    values: dict[str, object]
+    restarted: bool
+    parent: int
+    models_dir: str | None = None
+    log_level: int = logging.INFO
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname}\t{super().format(record)}".replace("\n", " | ")
+
+
+def main() -> int:
+    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(message)s"))
+    logging.basicConfig(level=task.log_level, handlers=[handler])
+    stop = _Stop()
+    die_with(task.parent)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        return _run(task, context, stop)
+    except PipelineError as error:
+        for line in str(error).splitlines():
+            log.error("%s", line)
+        return error.exit_code
+    except Exception:
+        log.exception("%s crashed", task.stage)
+        return EXIT_CRASHED
+    finally:
+        context.destroy(linger=200)
+
+
+def _run(task: Task, context: zmq.Context[zmq.Socket[bytes]], stop: _Stop) -> int:
+    site = config.check(task.values, task.origin)
+    run_dir = Path(task.run_dir)
+    here = wiring.Place(
+        task.run_id, run_dir, context, task.restarted, Path(task.models_dir) if task.models_dir else None
+    )
+    health = HealthSender(context, run_dir / wiring.HEALTH_SOCKET)
+    with contextlib.closing(health):
+        stage = wiring.build(site, task.stage, here)
+        run(stage, stop_requested=lambda: stop.requested, report=health.send, pid=os.getpid())
+    return 0
+
+
+class _Stop:
+    """SIGTERM asks for a good end; SIGINT goes to the whole foreground group and is the supervisor's business."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        signal.signal(signal.SIGTERM, self._request)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _request(self, *_: object) -> None:
+        self.requested = True
+
+
+def die_with(parent: int) -> None:
+    """Asks the kernel for a SIGTERM when the supervisor is gone, so that a killed one leaves nobody behind (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The command line: ``run_pipeline.py COMMAND …``; without a command, the demo."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from pipeline import __version__
+from pipeline.commands import detect, doctor, events, run
+from pipeline.errors import EXIT_DONE, EXIT_FAILED, PipelineError
+
+COMMANDS = (run, detect, events, doctor)
+
+EPILOG = """\
+exit codes: 0 done · 1 failed at run time · 2 the configuration is wrong · 3 the machine lacks something
+
+examples:
+  run_pipeline.py                                          the demo
+  run_pipeline.py run --source people.mp4 --record out.mp4 --events events.jsonl
+  run_pipeline.py run config/entrance.yaml                 a site
+  run_pipeline.py detect photo.jpg --annotated out/ --json
+  run_pipeline.py events                                   subscribe to the running site
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="run_pipeline.py",
+        description="Watches video and tells who wears no face mask: annotated video and events come out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=__version__)
+    root.add_argument("-v", "--verbose", action="store_true", help="log details as well")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; an error is one line on standard error, never a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not [a for a in arguments if a not in ("-v", "--verbose")]:
+        arguments = [*arguments, "run", "--demo"]
+    options = parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        code: int = options.main(options)
+    except PipelineError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_DONE
+    except BrokenPipeError:
+        # Whoever read our output has gone (``… | head``); nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code

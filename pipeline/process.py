@@ -1,0 +1,191 @@
+"""One stage's process as the supervisor sees it: started, listened to, ended; and the budget for starting it again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from pipeline.child import Task
+from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
+from pipeline.types import Health
+from pipeline.wiring import StageSpec
+
+State = Literal["waiting", "starting", "running", "done", "failed"]
+
+RESTARTS_MAX, RESTARTS_WITHIN_S = 8, 60.0
+RESTART_DELAY_S, RESTART_DELAY_MAX_S = 0.05, 5.0
+_LINES_KEPT = 20
+
+log = logging.getLogger(__name__)
+
+
+class StageProcess:
+    """States: waiting (to be started, also again) → starting → running → done or failed."""
+
+    def __init__(self, spec: StageSpec, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.spec = spec
+        self.state: State = "waiting"
+        self.reason: str | None = None
+        self.exit_code = EXIT_DONE
+        self.restarts = 0
+        self.health: Health | None = None
+        self.ever_ran = False
+        self.start_at_s = 0.0
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._beat_s = 0.0
+        self._crashes_s: deque[float] = deque()
+        self._partial = b""
+        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self.exit_descriptor = -1
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("done", "failed")
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since it was started or last heard of."""
+        return self._clock() - self._beat_s
+
+    def start(self, task: Task) -> None:
+        """Starts the process and gives it its task; it stands in a session of its own, away from the terminal."""
+        self._lines.clear()
+        self._partial = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.exit_descriptor = os.pidfd_open(self._process.pid)
+        assert self._process.stdin is not None
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        try:
+            self._process.stdin.write(msgspec.msgpack.encode(task))
+            self._process.stdin.close()
+        except BrokenPipeError:
+            log.debug("%s died before it had its task", self.spec.name)
+        self.state = "starting"
+        self._beat_s = self._clock()
+
+    def heard(self, health: Health) -> None:
+        """Takes a sign of life; one of an earlier process is not believed."""
+        if self._process is None or health.pid != self._process.pid:
+            return
+        self.health = health
+        self._beat_s = self._clock()
+        if health.state != "starting" and self.state == "starting":
+            self.state = "running"
+            self.ever_ran = True
+
+    @property
+    def error_descriptor(self) -> int:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        return self._process.stderr.fileno()
+
+    def listen(self) -> None:
+        """Passes on what the process has written to standard error."""
+        while True:
+            try:
+                chunk = os.read(self.error_descriptor, 65536)
+            except BlockingIOError:
+                return
+            if not chunk:
+                return
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            for line in lines:
+                self._pass_on(line.decode(errors="replace"))
+
+    def _pass_on(self, line: str) -> None:
+        level, tab, text = line.partition("\t")
+        known = logging.getLevelNamesMapping().get(level) if tab else None
+        if known is None:
+            level, text, known = "WARNING", line, logging.DEBUG
+        if text.strip():
+            self._lines.append(text)
+            log.log(known, "%s: %s", self.spec.name, text)
+
+    def reap(self) -> bool:
+        """Whether the process has ended just now; its exit then decides the state."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        self.listen()
+        code = self._process.returncode
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        os.close(self.exit_descriptor)
+        self.exit_descriptor = -1
+        self._process = None
+        if code == EXIT_DONE:
+            self.state = "done"
+        elif code in (EXIT_FAILED, EXIT_CONFIG, EXIT_MACHINE):
+            self._fail(code, self._lines[-1] if self._lines else f"exit code {code}")
+        else:
+            self._crashed(code)
+        return True
+
+    def _crashed(self, code: int) -> None:
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"crashed with exit code {code}"
+        now_s = self._clock()
+        self._crashes_s.append(now_s)
+        while self._crashes_s[0] < now_s - RESTARTS_WITHIN_S:
+            self._crashes_s.popleft()
+        if len(self._crashes_s) > RESTARTS_MAX:
+            self._fail(EXIT_FAILED, f"{how}, {len(self._crashes_s)} times within {RESTARTS_WITHIN_S:g} s")
+            return
+        delay_s = min(RESTART_DELAY_S * 2 ** (len(self._crashes_s) - 1), RESTART_DELAY_MAX_S)
+        log.warning("%s was %s; starting it again", self.spec.name, how)
+        self.restarts += 1
+        self.start_at_s = now_s + delay_s
+        self.state = "waiting"
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.state, self.exit_code, self.reason = "failed", code, reason
+
+    def give_up(self, reason: str) -> None:
+        """Not to be started again."""
+        self.kill()
+        if not self.ended:
+            self._fail(EXIT_FAILED, reason)
+
+    def end_well(self) -> None:
+        """There is nothing (more) to do for it: it need not be started."""
+        if self._process is None and not self.ended:
+            self.state = "done"
+
+    def terminate(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def wait(self, timeout_s: float) -> None:
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                log.error("%s (pid %d) does not end", self.spec.name, self._process.pid)
+            self.reap()

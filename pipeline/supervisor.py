@@ -1,0 +1,259 @@
+"""Starts the stages of a site, watches, restarts and stops them, and owns the run directory.
+
+Stages are started from the sinks to the captures. A run ends by itself: captures end their streams, and everything
+behind them drains. Being asked to stop (SIGINT, SIGTERM) ends the captures, so that what was captured is still looked
+at and recorded; asked again, or after a while, everything is terminated, then killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import zmq
+
+from pipeline import wiring
+from pipeline.child import Task
+from pipeline.config import Site
+from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
+from pipeline.process import StageProcess
+from pipeline.report import Gauges, Report, SourceFigures, ranges
+from pipeline.transport.channel import HealthReceiver
+from pipeline.transport.run_directory import RunDirectory
+
+TICK_S = 0.1
+DRAIN_S = 60.0
+"""How long a stopped run may take to look at and record what it has captured."""
+TERMINATE_S, KILL_S = 12.0, 3.0
+STARTING_MAX_S, SILENT_MAX_S, JOINING_MAX_S = 600.0, 20.0, 1800.0
+"""Without a sign of life for so long, a stage is taken for hung: while it opens, while it runs, while it makes the
+final file."""
+
+Observer = Callable[[Mapping[str, SourceFigures]], None]
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """One run of one site."""
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        models_dir: Path | None = None,
+        observe: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._site = site
+        self._models_dir = models_dir
+        self._observe = observe
+        self._clock = clock
+        self._started_ns = time.monotonic_ns()
+        self._run_id = f"{time.time_ns():x}{secrets.token_hex(4)}"
+        self._processes = [StageProcess(spec, clock=clock) for spec in wiring.stages(site)]
+        self._asked_to_stop = 0
+        self._stop_level = 0
+        self._stopped_s = 0.0
+        self._code = EXIT_DONE
+        self._reason: str | None = None
+
+    def run(self) -> Report:
+        """Runs until every stage has ended; raises ``PipelineError`` only for what keeps it from starting."""
+        with RunDirectory(self._site.name) as directory, ExitStack() as stack:
+            self._run_dir = directory.path
+            wiring.prepare(self._site, directory.path)
+            directory.describe(self._description())
+            self._gauges = stack.enter_context(closing(Gauges(self._site, directory.path)))
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            stack.callback(context.destroy, 0)
+            self._health = HealthReceiver(context, directory.path / wiring.HEALTH_SOCKET)
+            stack.enter_context(self._signals())
+            stack.callback(self._kill_all)
+            while not all(process.ended for process in self._processes):
+                self._tick()
+            return self._report()
+
+    def _description(self) -> dict[str, object]:
+        return {"name": self._site.name, "pid": os.getpid(), "run_id": self._run_id, "raw": dict(self._site.raw)}
+
+    # -- the loop
+
+    def _tick(self) -> None:
+        self._start_due()
+        self._wait()
+        by_name = {process.spec.name: process for process in self._processes}
+        for health in self._health.take():
+            if health.stage in by_name:
+                by_name[health.stage].heard(health)
+        for process in self._processes:
+            if process.alive:
+                process.listen()
+            if process.reap() and process.state == "failed":
+                self._after_failure(process)
+        self._end_hung()
+        self._stop_if_asked()
+        if self._observe:
+            self._observe(self._gauges.read())
+
+    def _wait(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._health.socket, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        for process in self._processes:
+            if process.alive:
+                poller.register(process.error_descriptor, zmq.POLLIN)
+                if process.exit_descriptor >= 0:
+                    poller.register(process.exit_descriptor, zmq.POLLIN)
+        poller.poll(round(TICK_S * 1000))
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+    def _start_due(self) -> None:
+        for process in self._processes:
+            if process.state != "waiting" or self._clock() < process.start_at_s:
+                continue
+            if self._stop_level and process.spec.job == "capture":
+                self._end_stream(process, "stopped")
+            elif self._stop_level < 2:
+                process.start(self._task(process))
+
+    def _task(self, process: StageProcess) -> Task:
+        return Task(
+            stage=process.spec.name,
+            run_id=self._run_id,
+            run_dir=str(self._run_dir),
+            origin=self._site.origin,
+            values=dict(self._site.values),
+            restarted=process.restarts > 0,
+            parent=os.getpid(),
+            models_dir=str(self._models_dir) if self._models_dir else None,
+            log_level=logging.getLogger().level,
+        )
+
+    def _end_stream(self, process: StageProcess, reason: str) -> None:
+        """Says in a capture's place that no frame will follow."""
+        for source in process.spec.sources:
+            self._gauges.heads[source].end(reason)
+        process.end_well()
+
+    def _end_hung(self) -> None:
+        for process in self._processes:
+            if process.alive and process.silent_s > self._patience_s(process):
+                log.error("%s has shown no sign of life for %.0f s", process.spec.name, process.silent_s)
+                process.kill()
+
+    def _patience_s(self, process: StageProcess) -> float:
+        if process.state == "starting":
+            return STARTING_MAX_S
+        results = [self._gauges.results[source] for source in process.spec.sources]
+        joining = process.spec.job == wiring.ANNOTATOR and all(log.finished for log in results)
+        return JOINING_MAX_S if joining else SILENT_MAX_S
+
+    # -- failure
+
+    def _after_failure(self, process: StageProcess) -> None:
+        """One stage has failed for good; what it held up goes on without it, or the run ends if it never began."""
+        log.error("%s has failed: %s", process.spec.name, process.reason)
+        self._fail(process.exit_code, process.reason or "failed")
+        for source in process.spec.sources:
+            head, results = self._gauges.heads[source], self._gauges.results[source]
+            match process.spec.job:
+                case "capture":
+                    head.end(f"failed: {process.reason}")
+                case wiring.INFERENCE:
+                    head.detach(wiring.INFERENCE)
+                    results.abandon()
+                    self._stop_capture(source)
+                case wiring.ANNOTATOR:
+                    head.detach(wiring.ANNOTATOR)
+                case "events":
+                    results.detach_events()
+        if process.exit_code in (EXIT_CONFIG, EXIT_MACHINE) and not process.ever_ran:
+            self._asked_to_stop = max(self._asked_to_stop, 1)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """The first failure gives the run its exit code and reason."""
+        if self._code == EXIT_DONE:
+            self._code, self._reason = code, reason
+
+    def _stop_capture(self, source: str) -> None:
+        for process in self._processes:
+            if process.spec.job == "capture" and source in process.spec.sources:
+                process.terminate()
+                self._gauges.heads[source].end("failed: inference has failed")
+                process.end_well()
+
+    # -- stopping
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = [signal.signal(number, self._on_signal) for number in signals]
+        previous_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous_wake)
+            for number, handler in zip(signals, previous, strict=True):
+                signal.signal(number, handler)
+            os.close(self._wake_read)
+            os.close(wake_write)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked_to_stop += 1
+
+    def _stop_if_asked(self) -> None:
+        if self._asked_to_stop > self._stop_level:
+            self._stop(self._stop_level + 1)
+        elif self._stop_level == 1 and self._clock() - self._stopped_s > DRAIN_S:
+            log.warning("not everything has been recorded within %.0f s", DRAIN_S)
+            self._stop(2)
+        elif self._stop_level == 2 and self._clock() - self._stopped_s > TERMINATE_S:
+            self._stop(3)
+
+    def _stop(self, level: int) -> None:
+        self._stop_level, self._stopped_s = level, self._clock()
+        for process in self._processes:
+            if process.ended:
+                continue
+            if level >= 3:
+                process.give_up("was killed, because it did not end when asked to")
+                self._fail(EXIT_FAILED, f"{process.spec.name} {process.reason}")
+            elif level == 2 or process.spec.job == "capture":
+                process.terminate()
+                if process.spec.job == "capture" and not process.alive:
+                    self._end_stream(process, "stopped")
+                elif level == 2 and not process.alive:
+                    process.give_up("was waiting to be started again when the run was ended")
+        if level == 1:
+            log.info("stopping: what has been captured is still looked at and recorded; stop again to end at once")
+
+    def _kill_all(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait(KILL_S)
+
+    # -- the end
+
+    def _report(self) -> Report:
+        figures = self._gauges.read()
+        for source, f in figures.items():
+            if f.end_reason.startswith(("broken", "failed")):
+                self._fail(EXIT_FAILED, f"{source}: {f.end_reason.partition(': ')[2]}")
+            if f.lossless and f.missing:
+                self._fail(EXIT_FAILED, f"{source}: frames {', '.join(ranges(f.missing))} are missing in the recording")
+        restarts = {process.spec.name: process.restarts for process in self._processes}
+        elapsed_s = (time.monotonic_ns() - self._started_ns) / 1e9
+        return Report(figures, self._started_ns, elapsed_s, restarts, self._code, self._reason)

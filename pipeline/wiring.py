@@ -1,0 +1,243 @@
+"""Configuration + stage name → a built stage: the only file that knows every part.
+
+A site becomes these stages, started in this order and stopped in the other:
+
+``events``               one, where any event sink is configured
+``annotator/<source>``   one for each source with a packet sink
+``inference/<pipeline>`` one for each pipeline
+``capture/<source>``     one for each source
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from pipeline.config import Part, PipelineSpec, Site
+from pipeline.errors import StartupError
+from pipeline.stage import Stage
+from pipeline.transport.channel import Bell, BellListener
+from pipeline.transport.results import ResultLog
+from pipeline.transport.ring import LOSSLESS, Head, Reader
+from pipeline.types import Layout
+
+HEALTH_SOCKET = "health"
+EVENT_LOG = "events.sqlite"
+INFERENCE, ANNOTATOR = "inference", "annotator"
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One stage of a site. rank: those of a lower one are started first. sources: whose data goes through it."""
+
+    name: str
+    rank: int
+    sources: tuple[str, ...]
+
+    @property
+    def job(self) -> str:
+        return self.name.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stage runs."""
+
+    run_id: str
+    run_dir: Path
+    context: Context
+    restarted: bool = False
+    models_dir: Path | None = None
+
+    def state_dir(self, *names: str) -> Path:
+        """A directory of its own for a part, which outlives the part's process but not the run."""
+        path = self.run_dir.joinpath("state", *names)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def bell(self, source: str, what: str) -> Bell:
+        return Bell(self.context, self.run_dir / f"{source}.{what}-bell")
+
+    def listener(self, source: str, what: str) -> BellListener:
+        return BellListener(self.context, self.run_dir / f"{source}.{what}-bell")
+
+
+def _sinks(site: Site, pipeline: PipelineSpec, accepts: str) -> dict[str, Part]:
+    parts = {name: site.sinks[name] for name in pipeline.sinks}
+    return {name: part for name, part in parts.items() if getattr(part.config, "accepts", None) == accepts}
+
+
+def stages(site: Site) -> list[StageSpec]:
+    """The stages of a site in the order in which they are started."""
+    events = [source for p in site.pipelines.values() if _sinks(site, p, "events") for source in p.sources]
+    specs = [StageSpec("events", 0, tuple(events))] if events else []
+    for pipeline in site.pipelines.values():
+        if _sinks(site, pipeline, "packets"):
+            specs += [StageSpec(f"{ANNOTATOR}/{source}", 0, (source,)) for source in pipeline.sources]
+    specs += [StageSpec(f"{INFERENCE}/{name}", 1, tuple(p.sources)) for name, p in site.pipelines.items()]
+    specs += [StageSpec(f"capture/{source}", 2, (source,)) for p in site.pipelines.values() for source in p.sources]
+    return specs
+
+
+def prepare(site: Site, run_dir: Path) -> None:
+    """Makes what the stages of a run share; called once, by the supervisor, before any of them starts."""
+    names = [spec.name for spec in stages(site)]
+    for source in site.sources:
+        readers = [(INFERENCE, LOSSLESS)]
+        if f"{ANNOTATOR}/{source}" in names:
+            readers.append((ANNOTATOR, LOSSLESS))
+        Head.create(run_dir, source, readers).close()
+        results = ResultLog.create(run_dir, source)
+        if not any(spec.name == "events" and source in spec.sources for spec in stages(site)):
+            results.detach_events()
+        results.close()
+
+
+def build(site: Site, name: str, place: Place) -> Stage:
+    """The stage of that name, not opened yet. Only the parts that it uses are imported."""
+    job, _, what = name.partition("/")
+    match job:
+        case "events":
+            return _events(site, place)
+        case "annotator":
+            return _annotator(site, what, place)
+        case "inference":
+            return _inference(site, what, place)
+        case "capture":
+            return _capture(site, what, place)
+    raise StartupError(f"{name!r} is not a stage; there are: {', '.join(spec.name for spec in stages(site))}")
+
+
+def _capture(site: Site, source_id: str, place: Place) -> Stage:
+    from pipeline.capture.stage import CaptureStage
+
+    part = site.sources[source_id]
+    source = part.plugin.create(part.config, source_id)
+    bell = place.bell(source_id, "frame")
+    return CaptureStage(f"capture/{source_id}", source, Head.attach(place.run_dir, source_id), bell)
+
+
+def _inference(site: Site, name: str, place: Place) -> Stage:
+    from pipeline.analytics import source as analytics
+    from pipeline.analytics.ulid import id_factory
+    from pipeline.inference.detector import Detector, build_detector
+    from pipeline.inference.stage import InferenceStage, Lane
+
+    pipeline = site.pipelines[name]
+    spec, backend = site.detectors[pipeline.detector], site.backends[pipeline.detector]
+    labels = _labels(site, pipeline, place)
+    rules = {rule: (site.rules[rule].plugin, site.rules[rule].config) for rule in pipeline.rules}
+
+    def lane(source_id: str) -> Lane:
+        head = Head.attach(place.run_dir, source_id)
+        return Lane(
+            head,
+            Reader(head, INFERENCE),
+            ResultLog.attach(place.run_dir, source_id),
+            analytics.build(
+                source_id, labels, rules, id_factory(place.run_id.encode()), confidence_min=spec.confidence_min
+            ),
+            place.listener(source_id, "frame"),
+            place.bell(source_id, "result"),
+            place.bell(source_id, "event"),
+        )
+
+    def create_detector() -> Detector:
+        return build_detector(
+            spec.model,
+            backend.kind,
+            backend.config.model_dump(),
+            confidence_min=analytics.detector_confidence(spec.confidence_min),
+            iou_max=spec.iou_max,
+            nms=spec.nms,
+            models_dir=place.models_dir,
+        )
+
+    lanes = [lane(source) for source in pipeline.sources]
+    return InferenceStage(f"{INFERENCE}/{name}", lanes, create_detector, in_flight=spec.in_flight or processors())
+
+
+def _annotator(site: Site, source_id: str, place: Place) -> Stage:
+    from pipeline.sinks.annotator_stage import AnnotatorStage
+    from pipeline.sinks.encoder import Encoder, EncoderConfig
+    from pipeline.sinks.overlay import Overlay
+    from pipeline.sinks.sink import SinkContext
+
+    pipeline = site.pipelines[site.pipeline_of(source_id)]
+    labels = _labels(site, pipeline, place)
+    encoder = EncoderConfig.model_validate(pipeline.encode.model_dump())
+
+    def overlay(layout: Layout) -> Overlay:
+        return Overlay(layout, source_id, labels)
+
+    sinks: list[Any] = []
+    for name, part in _sinks(site, pipeline, "packets").items():
+        state_dir = place.state_dir(name, source_id)
+        sinks.append(
+            part.plugin.create(part.config, SinkContext(name, place.run_id, state_dir, source_id, place.restarted))
+        )
+    return AnnotatorStage(
+        f"{ANNOTATOR}/{source_id}",
+        Reader(Head.attach(place.run_dir, source_id), ANNOTATOR),
+        ResultLog.attach(place.run_dir, source_id),
+        place.listener(source_id, "result"),
+        sinks,
+        create_encoder=lambda layout: Encoder(layout, encoder),
+        create_overlay=overlay,
+        missing=missing_file(place.run_dir, source_id),
+    )
+
+
+def _labels(site: Site, pipeline: PipelineSpec, place: Place) -> tuple[str, ...]:
+    """What the pipeline's model calls its classes."""
+    from pipeline import resources
+    from pipeline.inference.model_card import read_card
+
+    return read_card(resources.card_path(site.detectors[pipeline.detector].model, place.models_dir)).labels
+
+
+def _events(site: Site, place: Place) -> Stage:
+    from pipeline.sinks.event_log import EventLog
+    from pipeline.sinks.events_stage import EventsStage, Inlet, Outlet
+    from pipeline.sinks.sink import SinkContext
+
+    sources: dict[str, set[str]] = {}
+    for pipeline in site.pipelines.values():
+        for name in _sinks(site, pipeline, "events"):
+            sources.setdefault(name, set()).update(pipeline.sources)
+    outlets = []
+    for name, its_sources in sources.items():
+        context = SinkContext(name, place.run_id, place.state_dir(name), restarted=place.restarted)
+        part = site.sinks[name]
+        outlets.append(Outlet(name, part.plugin.create(part.config, context), frozenset(its_sources)))
+    inlets = {
+        source: Inlet(ResultLog.attach(place.run_dir, source), place.listener(source, "event"))
+        for source in sorted(set().union(*sources.values()))
+    }
+    return EventsStage("events", inlets, outlets, lambda: EventLog(place.run_dir / EVENT_LOG))
+
+
+def missing_file(run_dir: Path, source_id: str) -> Path:
+    """Where an annotator writes down the frames that it could not record, a number a line."""
+    return run_dir / f"{source_id}.missing"
+
+
+def missing_frames(run_dir: Path, source_id: str) -> Sequence[int]:
+    """The numbers in ``missing_file``, in order, each once."""
+    try:
+        text = missing_file(run_dir, source_id).read_text()
+    except FileNotFoundError:
+        return []
+    return sorted({int(line) for line in text.splitlines()})
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
