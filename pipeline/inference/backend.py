@@ -1,12 +1,43 @@
-"""What a backend is: one tensor to named tensors, and nothing else."""
+"""What a backend is: one tensor to named tensors, and nothing else.
+
+A backend is one file in ``pipeline/inference/backends``, named like its kind, with three names:
+
+- ``Config``, a ``BackendConfig``: what the user may choose;
+- one class that follows ``Backend``; it imports its framework inside, so that nobody pays for a framework that is not
+  used;
+- ``create(config: Config, card: ModelCard, files: RuntimeFiles) -> Backend``. ``files`` holds the roles and tensor
+  names that the card gives for this runtime; ``files.read(role)`` and ``files.path(role)`` check the sha256.
+
+``create`` raises ``StartupError`` where the framework is missing or cannot read the file (``missing_framework``,
+``unreadable``), and ``ConfigError`` where the card contradicts what the file says of itself (``contradiction``). What
+a file does not say of itself, the detector finds out by one run on an empty picture (``check_outputs``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.errors import ConfigError, StartupError
+from pipeline.inference.model_card import InputSpec, ModelCard
+from pipeline.plugins import PluginConfig
+
+
+class BackendConfig(PluginConfig):
+    """What every backend understands.
+
+    threads: within one picture; more than one costs more than it gains on small machines. precision: other than
+    ``fp32`` selects the card's runtime ``<kind>-<precision>``.
+    """
+
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
+    device: Literal["cpu"] = "cpu"
+    precision: Literal["fp32", "int8"] = "fp32"
 
 
 class Backend(Protocol):
@@ -19,4 +50,42 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Frees the memory; safe twice."""
+        """Frees the memory; safe twice. No ``infer`` may be running or follow."""
+
+
+def check_batch(batch: NDArray[Any], spec: InputSpec) -> None:
+    """Raises ``ValueError`` unless ``batch`` is (n >= 1, 3, height, width) float32."""
+    wanted = (3, spec.height, spec.width)
+    if batch.ndim != 4 or batch.shape[0] < 1 or batch.shape[1:] != wanted:
+        raise ValueError(f"a batch of this model is (n, 3, {spec.height}, {spec.width}), not {batch.shape}")
+    if batch.dtype != np.float32:
+        raise ValueError(f"a batch is float32, not {batch.dtype}")
+
+
+def check_outputs(outputs: Mapping[str, NDArray[Any]], count: int, card: ModelCard, card_path: Path) -> None:
+    """Raises ``ConfigError`` where what came out for a batch of ``count`` contradicts the card's head or classes."""
+    for name, field, columns in (("boxes", "head.variances", 4), ("scores", "classes", len(card.classes))):
+        shape = outputs[name].shape
+        if len(shape) != 3 or shape[0] != count:
+            raise contradiction(card_path, f"tensors.{name}", f"(n, a, {columns})", f"{shape} for a batch of {count}")
+        if shape[2] != columns:
+            raise contradiction(card_path, field, f"{columns}", f"{shape[2]} columns of {name}")
+        if shape[1] != card.head.anchor_count():
+            size = f"{card.input.width}x{card.input.height}"
+            raise contradiction(
+                card_path, "head.maps", f"{card.head.anchor_count()} anchors", f"{shape[1]} at an input of {size}"
+            )
+
+
+def contradiction(card: Path | str, field: str, says: str, weights: str) -> ConfigError:
+    """The card says one thing and the weights another."""
+    return ConfigError(f"{card}: {field}: the card says {says}, the weights say {weights}")
+
+
+def missing_framework(module: str, pip_name: str) -> StartupError:
+    return StartupError(f"the backend needs {module}, which is not installed: pip install '{pip_name}'")
+
+
+def unreadable(path: Path, runtime: str, error: Exception) -> StartupError:
+    """The runtime's own parser refused the file."""
+    return StartupError(f"{path}: model file unreadable by {runtime}: {' '.join(str(error).split())[:300]}")

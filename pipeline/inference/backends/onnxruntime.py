@@ -1,0 +1,85 @@
+"""ONNX by ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.inference.backend import (
+    BackendConfig,
+    check_batch,
+    contradiction,
+    missing_framework,
+    unreadable,
+)
+from pipeline.inference.model_card import ModelCard
+from pipeline.inference.weights import RuntimeFiles
+
+
+class Config(BackendConfig):
+    """Reads the role ``onnx``."""
+
+
+class OnnxRuntime:
+    """One session, shared by all threads: ONNX Runtime's sessions are thread-safe."""
+
+    def __init__(self, config: Config, card: ModelCard, files: RuntimeFiles) -> None:
+        try:
+            import onnxruntime as ort
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except ImportError as error:
+            raise missing_framework("onnxruntime", "onnxruntime") from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = config.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 4  # what it refuses is raised, and said there
+        # A thread that spins while it waits takes the core from the decoder and the encoder.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        refusals = (
+            state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel,
+            state.NotImplemented, state.RuntimeException, RuntimeError, ValueError,
+        )  # fmt: skip
+        try:
+            session = ort.InferenceSession(files.read("onnx"), options, providers=["CPUExecutionProvider"])
+        except refusals as error:
+            raise unreadable(files.name("onnx"), "onnxruntime", error) from error
+        _check(session, card, files)
+        self._session: Any = session
+        self._spec = card.input
+        self._input = files.tensors.input
+        self._outputs = [files.tensors.boxes, files.tensors.scores]
+
+    def infer(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+        check_batch(batch, self._spec)
+        boxes, scores = self._session.run(self._outputs, {self._input: batch})
+        return {"boxes": boxes, "scores": scores}
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _check(session: Any, card: ModelCard, files: RuntimeFiles) -> None:
+    """The file's own declaration against the card."""
+    inputs = {tensor.name: tensor for tensor in session.get_inputs()}
+    outputs = {tensor.name for tensor in session.get_outputs()}
+    tensors = files.tensors
+    if list(inputs) != [tensors.input]:
+        raise contradiction(files.card_path, "tensors.input", repr(tensors.input), ", ".join(map(repr, inputs)))
+    for field, name in (("boxes", tensors.boxes), ("scores", tensors.scores)):
+        if name not in outputs:
+            there = ", ".join(sorted(map(repr, outputs)))
+            raise contradiction(files.card_path, f"tensors.{field}", repr(name), there)
+    shape = inputs[tensors.input].shape
+    wanted = [3, card.input.height, card.input.width]
+    if len(shape) != 4 or any(isinstance(n, int) and n != w for n, w in zip(shape[1:], wanted, strict=True)):
+        raise contradiction(files.card_path, "input", f"(n, {', '.join(map(str, wanted))})", f"{tuple(shape)}")
+    if inputs[tensors.input].type != "tensor(float)":
+        raise contradiction(files.card_path, "input", "float32", inputs[tensors.input].type)
+
+
+def create(config: Config, card: ModelCard, files: RuntimeFiles) -> OnnxRuntime:
+    return OnnxRuntime(config, card, files)

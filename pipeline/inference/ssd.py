@@ -1,0 +1,163 @@
+"""The SSD head: anchors, decoding and non-maximum suppression, in numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.inference.model_card import InputSpec, SsdSpec
+
+Nms = Literal["per_class", "agnostic"]
+
+CANDIDATES_MAX = 400
+"""Candidates per class that go into suppression, the best ones; their pairs are compared all at once."""
+
+_LOG_SIZE_MAX = 10.0  # e^10 times an anchor is far outside any picture; beyond it exp overflows
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Which of several boxes on one face stay.
+
+    ``per_class`` compares boxes of one class by their own score; this is what evaluations want at low thresholds. At
+    a working threshold a face in doubt may then come out as both classes, so of two boxes of different classes that
+    overlap by more than ``cross_class_iou_max`` only the better one stays; 1.0 turns that off. It looks at what is
+    left after the suppression within each class, so a box that goes here has already removed its own doubles.
+
+    ``agnostic`` is the original's protocol: one class per anchor, its best, and one suppression over all.
+    """
+
+    confidence_min: float = 0.5
+    iou_max: float = 0.4
+    nms: Nms = "per_class"
+    cross_class_iou_max: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("confidence_min", "iou_max", "cross_class_iou_max"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; it must be 0 to 1")
+        if self.nms not in ("per_class", "agnostic"):
+            raise ValueError(f"nms is {self.nms!r}; it must be 'per_class' or 'agnostic'")
+
+
+def anchors(spec: SsdSpec, size: InputSpec) -> NDArray[np.float32]:
+    """All anchors as (a, 4) float32: centre x, centre y, width, height, as fractions of the picture."""
+    parts = []
+    for feature_map in spec.maps:
+        wh = np.asarray(feature_map.anchors_wh(size.width, size.height), np.float64)
+        part = np.empty((feature_map.rows, feature_map.columns, len(wh), 4), np.float64)
+        part[..., 0] = ((np.arange(feature_map.columns) + 0.5) / feature_map.columns)[None, :, None]
+        part[..., 1] = ((np.arange(feature_map.rows) + 0.5) / feature_map.rows)[:, None, None]
+        part[..., 2:] = wh
+        parts.append(part.reshape(-1, 4))
+    return np.asarray(np.concatenate(parts), np.float32)
+
+
+def decode(
+    offsets: NDArray[np.float32], anchors_cxcywh: NDArray[np.float32], variances: Sequence[float]
+) -> NDArray[np.float32]:
+    """Offsets to corners: (n, 4) finite offsets and (n, 4) anchors → (n, 4) xyxy, in 0..1 (Liu et al. 2016, eq. 2).
+
+    Values outside of any picture are limited, so that the result is finite.
+    """
+    scaled = offsets * np.asarray(variances, np.float32)
+    wh = np.exp(np.clip(scaled[:, 2:], -_LOG_SIZE_MAX, _LOG_SIZE_MAX)) * anchors_cxcywh[:, 2:]
+    centre = np.clip(scaled[:, :2], -1e6, 1e6) * anchors_cxcywh[:, 2:] + anchors_cxcywh[:, :2]
+    half = wh * np.float32(0.5)
+    return np.asarray(np.concatenate((centre - half, centre + half), axis=1), np.float32)
+
+
+def iou_matrix(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of each pair: (n, 4) → (n, n); 0 for boxes without an area."""
+    x1, y1, x2, y2 = xyxy.T
+    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    width = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
+    height = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    union = area[:, None] + area - overlap
+    return np.asarray(overlap / np.maximum(union, np.float32(1e-12)), np.float32)
+
+
+class SsdHead:
+    """Decodes the raw output of one picture."""
+
+    def __init__(self, spec: SsdSpec, size: InputSpec, class_count: int) -> None:
+        self._anchors = anchors(spec, size)
+        self._variances = spec.variances
+        self._class_count = class_count
+
+    def detect(
+        self, offsets: NDArray[Any], scores: NDArray[Any], suppression: Suppression
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+        """(a, 4) offsets and (a, c) scores → xyxy (n, 4) in 0..1, confidence (n,), class id (n,), best first.
+
+        Boxes are cut at the picture's border; what has no area left there, or is not finite, is dropped.
+        """
+        rows, classes, confidence = self._candidates(scores, suppression)
+        picked = offsets[rows]
+        finite = np.isfinite(picked).all(axis=1)
+        if not finite.all():
+            rows, classes, confidence, picked = rows[finite], classes[finite], confidence[finite], picked[finite]
+        xyxy = decode(picked, self._anchors[rows], self._variances)
+        kept = _suppress(xyxy, classes, suppression)
+        xyxy = np.clip(xyxy[kept], 0, 1)
+        inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        if not inside.all():
+            xyxy, kept = xyxy[inside], kept[inside]
+        return xyxy, confidence[kept], classes[kept]
+
+    def _candidates(
+        self, scores: NDArray[Any], suppression: Suppression
+    ) -> tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.float32]]:
+        """Anchor, class and score of what reaches the threshold, best first; the order of equals is the anchors'."""
+        flat = scores.reshape(-1)
+        index = np.flatnonzero(flat >= suppression.confidence_min)
+        index = index[flat[index] <= 1]  # a score above 1 is none, and infinity passes every threshold
+        rows, classes = np.divmod(index, self._class_count)
+        confidence = flat[index]
+        order = np.argsort(-confidence, kind="stable")
+        if suppression.nms == "agnostic":
+            _, first = np.unique(rows[order], return_index=True)
+            order = order[np.sort(first)][: CANDIDATES_MAX * self._class_count]
+        elif len(order) > CANDIDATES_MAX:
+            order = order[_rank_in_class(classes[order], self._class_count) < CANDIDATES_MAX]
+        return rows[order], classes[order].astype(np.int32), confidence[order].astype(np.float32, copy=False)
+
+
+def _rank_in_class(classes: NDArray[np.intp], class_count: int) -> NDArray[np.intp]:
+    """How many of the same class stand before each."""
+    rank = np.empty(len(classes), np.intp)
+    for class_id in range(class_count):
+        mine = classes == class_id
+        rank[mine] = np.arange(np.count_nonzero(mine))
+    return rank
+
+
+def _suppress(xyxy: NDArray[np.float32], classes: NDArray[np.int32], suppression: Suppression) -> NDArray[np.intp]:
+    """Which of the boxes, best first, stay."""
+    if len(xyxy) < 2:
+        return np.arange(len(xyxy))
+    iou = iou_matrix(xyxy)
+    if suppression.nms == "agnostic":
+        return _greedy(iou > suppression.iou_max)
+    same = classes[:, None] == classes
+    kept = _greedy((iou > suppression.iou_max) & same)
+    if suppression.cross_class_iou_max < 1:
+        both = np.ix_(kept, kept)
+        kept = kept[_greedy((iou[both] > suppression.cross_class_iou_max) & ~same[both])]
+    return kept
+
+
+def _greedy(beats: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """beats[i, j]: i removes j if it stands before it and stays itself. Returns those that stay, in order."""
+    np.fill_diagonal(beats, False)
+    alive = np.ones(len(beats), np.bool_)
+    for i in np.flatnonzero(beats.any(axis=1)):
+        if alive[i]:
+            alive[i + 1 :] &= ~beats[i, i + 1 :]
+    return np.flatnonzero(alive)
