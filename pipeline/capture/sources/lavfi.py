@@ -41,6 +41,8 @@ class LavfiSource:
         self._clip = VideoClip(open_video(self._config.graph, name, format_="lavfi"), name)
 
     def seek(self, seq: int) -> None:
+        if self._config.realtime and self._config.duration_s is None:
+            return  # like a camera, it is asked for what comes now
         clip = self._opened()
         for _ in range(seq):
             if not clip.skip():
