@@ -1,0 +1,85 @@
+"""python -m models.training: prepare, train, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from . import data, train
+from .evaluate import score, truths_of, with_torch
+from .network import Architecture
+
+TOWARDS = {"train_kaggle": 0.5, "train_ilc": 0.5, "train_aditya": 1.0}
+"""How far the boxes of each set are moved towards AIZOO's convention (README.md, Boxes)."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    arguments = parser().parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    arguments.run(arguments)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m models.training", description=__doc__)
+    root.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1)")
+    commands = root.add_subparsers(required=True)
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("train", run_train, "train a network; goes on where an interrupted run stopped")
+    sub.add_argument("--data", type=Path, required=True, help="folder of the COCO sets")
+    sub.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
+    sub.add_argument("--cache", type=Path, help="folder for decoded pictures (default OUT/cache)")
+    sub.add_argument("--teacher", type=Path, help="model360_state.npz: what only it sees is ignored")
+    sub.add_argument("--sets", nargs="+", default=list(data.SETS))
+    sub.add_argument("--apart-from", type=Path, nargs="*", default=[], help="COCO sets to hold no near-duplicate of")
+    sub.add_argument("--start", type=Path, help="checkpoint to begin with")
+    plan = train.Plan()
+    sub.add_argument("--steps", type=int, default=plan.steps)
+    sub.add_argument("--batch", type=int, default=plan.batch)
+    sub.add_argument("--rate", type=float, default=plan.rate)
+    sub.add_argument("--seed", type=int, default=plan.seed)
+    sub.add_argument("--workers", type=int, default=plan.workers)
+    sub.add_argument("--width", type=int, default=Architecture().width)
+    sub.add_argument("--height", type=int, default=Architecture().height)
+
+    sub = command("evaluate", run_evaluate, "average precision of a checkpoint or an exported network")
+    sub.add_argument("model", type=Path, help="*.pt, or *.onnx beside its *.json")
+    sub.add_argument("folders", type=Path, nargs="+", help="COCO sets")
+    return root
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    cache = arguments.cache or arguments.out / "cache"
+    if not (cache / "index.json").exists():
+        data.prepare(arguments.data, cache, tuple(arguments.sets), arguments.teacher)
+    samples = [s for s in data.load(cache) if s.set in arguments.sets]
+    everything = len(samples)
+    samples = data.apart(samples, arguments.apart_from)
+    logging.info("%d pictures, %d left out as near-duplicates", len(samples), everything - len(samples))
+    data.refine(samples, TOWARDS)
+    kept, held = data.split(samples)
+    plan = train.Plan(steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, seed=arguments.seed,
+                      workers=arguments.workers)  # fmt: skip
+    architecture = Architecture(width=arguments.width, height=arguments.height)
+    print(train.train(kept, held, architecture, plan, arguments.out, arguments.start))
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    network = train.load_network(arguments.model)
+    for folder in arguments.folders:
+        figures = score(with_torch(network), network.architecture, *truths_of(folder))
+        print(folder.name, " ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
