@@ -105,8 +105,9 @@ class VideoClip:
             raise SourceBroken(
                 f"{self._name} breaks off after {self._count} {of}frames ({float(self.end):.1f} s): {reason}"
             )
-        if self._video.damaged_packets:
-            _log.warning("%s: %d damaged pictures are missing", self._name, self._video.damaged_packets)
+        missing = self._video.damaged_packets
+        if missing:
+            _log.warning("%s: %d damaged picture%s missing", self._name, missing, " is" if missing == 1 else "s are")
 
 
 def _creation_ns(text: str | None) -> int | None:

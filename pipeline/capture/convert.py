@@ -62,6 +62,7 @@ class Turn:
 
 
 _UPRIGHT = Turn()
+_QUARTER_TURNS = {0: _UPRIGHT, 90: Turn(True, False, True), 180: Turn(False, True, True), 270: Turn(True, True, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +125,13 @@ class Converter:
         ).planes
 
     def _read_turn(self, frame: av.VideoFrame) -> Turn:
-        side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
-        if side_data is None:
-            return _UPRIGHT
-        turn = Turn.from_display_matrix(bytes(side_data))
+        turn: Turn | None
+        try:
+            side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
+        except ValueError:  # PyAV cannot list what else comes with the frame, such as EXIF: no telling mirrored ones
+            turn = _QUARTER_TURNS.get(frame.rotation % 360)
+        else:
+            turn = Turn.from_display_matrix(bytes(side_data)) if side_data is not None else _UPRIGHT
         if turn is None and not self._told:
             self._told = True
             _log.warning("the rotation of %d degrees in the metadata is ignored: not a quarter turn", frame.rotation)

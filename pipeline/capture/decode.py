@@ -61,7 +61,7 @@ def open_video(
             reason = f"{reason_of(error)} ({said})" if said else reason_of(error)
             if error.errno in _OF_THE_MACHINE:
                 raise StartupError(f"{name} cannot be opened: {reason}") from error
-            raise ConfigError(f"{name} is not a video that can be read: {reason}") from error
+            raise ConfigError(f"{name} cannot be read as video: {reason}") from error
     try:
         return Video(container, _video_stream(container, name), any("Estimating" in text for _, _, text in messages))
     except ConfigError:
@@ -77,8 +77,8 @@ def open_file(path: Path, name: str) -> Video:
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-        held = ", ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
-        raise ConfigError(f"{name} holds no video, only {held}")
+        held = ", ".join(sorted({stream.type for stream in container.streams} - {"video"}))
+        raise ConfigError(f"{name} holds no video" + (f", only {held}" if held else ""))
     if stream.codec_context is None:
         raise ConfigError(f"{name} cannot be decoded: FFmpeg has no decoder for it here")
     stream.codec_context.thread_count = 1

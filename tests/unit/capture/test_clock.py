@@ -37,7 +37,7 @@ def test_a_repeated_timestamp_follows_by_one_period() -> None:
 
 
 def test_timestamps_in_disorder_do_not_make_the_clock_run_away() -> None:
-    shuffled = [offset + stamp for offset in range(0, 4000, 40) for stamp in (10, 40, 30, 20)]
+    shuffled: list[int | None] = [offset + stamp for offset in range(0, 4000, 40) for stamp in (10, 40, 30, 20)]
     assert abs(times(shuffled)[-1] - 39.9) < 0.3
 
 

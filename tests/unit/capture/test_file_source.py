@@ -209,7 +209,7 @@ def test_half_horizontal_sampling_is_converted(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("height", [48, 720])
 def test_rgb_becomes_limited_yuv_of_its_size(tmp_path: Path, name: str, codec: str, pix_fmt: str, height: int) -> None:
-    rgb = quadrants(64, height) // 128 * 255  # what eight bits a pixel hold exactly
+    rgb = (quadrants(64, height) // 128 * 255).astype(np.uint8)  # what eight bits a pixel hold exactly
     frames = [av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=pix_fmt) for _ in range(2)]
     expected = corners(frames[0].to_ndarray(format="rgb24"))
     (picture, _) = read_all(write_video(tmp_path / name, frames, codec=codec, pix_fmt=pix_fmt))
