@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -26,6 +27,12 @@ RESTART_DELAY_S, RESTART_DELAY_MAX_S = 0.05, 5.0
 _LINES_KEPT = 20
 
 log = logging.getLogger(__name__)
+
+
+def _python_path() -> list[str]:
+    """A child finds this very package, from wherever it was started and whether or not it is installed."""
+    here = str(Path(__file__).resolve().parents[1])
+    return [here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != here)]
 
 
 class StageProcess:
@@ -75,6 +82,7 @@ class StageProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_python_path())},
         )
         self.exit_descriptor = os.pidfd_open(self._process.pid)
         assert self._process.stdin is not None

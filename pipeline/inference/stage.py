@@ -42,7 +42,7 @@ class Analytics(Protocol):
         self, frame: FrameRef, detections: Detections | None, reason: str | None, size_wh: tuple[int, int]
     ) -> tuple[Result, list[Event]]: ...
 
-    def finish(self, last: FrameRef, reason: str) -> list[Event]: ...
+    def finish(self, reason: str) -> list[Event]: ...
 
     def snapshot(self) -> Any: ...
 
@@ -230,8 +230,7 @@ class InferenceStage:
 
     def _finish(self, lane: Lane) -> None:
         reason = lane.head.end_reason.partition(":")[0]
-        seq = lane.results.published
-        lane.results.finish(lane.analytics.finish(self._ref(lane, seq - 1), reason) if seq else [])
+        lane.results.finish(lane.analytics.finish(reason))
         lane.result_bell.ring()
         lane.event_bell.ring()
 
