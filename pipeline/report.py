@@ -77,8 +77,10 @@ class Gauges:
         )
 
     def close(self) -> None:
-        for shared in (*self.heads.values(), *self.results.values()):
-            shared.close()
+        for head in self.heads.values():
+            head.close()
+        for results in self.results.values():
+            results.close()
 
 
 @dataclass(frozen=True, slots=True)

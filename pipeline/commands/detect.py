@@ -110,7 +110,7 @@ def write_annotated(path: Path, image: Rgb, detections: Detections, labels: tupl
     """Writes the picture with a box and a label a face; raises ``RuntimeFailure`` where that is not possible."""
     import cv2
 
-    from pipeline.sinks.overlay import annotate_rgb
+    from pipeline.sinks.still import annotate_rgb
 
     bgr = cv2.cvtColor(annotate_rgb(image, detections, labels), cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(path.suffix if path.suffix.lower() in SUFFIXES else ".png", bgr)

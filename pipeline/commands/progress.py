@@ -47,7 +47,10 @@ class Progress:
 
     def show(self, figures: Mapping[str, SourceFigures]) -> None:
         now_s = time.monotonic()
-        if now_s < self._next_s:
+        if self._seen and now_s < self._next_s:
+            return
+        if not self._seen and not self._terminal:
+            self._seen.append((now_s, 0))
             return
         self._next_s = now_s + (SHOW_EVERY_S if self._terminal else LOG_EVERY_S)
         done = sum(f.published for f in figures.values())

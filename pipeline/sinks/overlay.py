@@ -53,10 +53,11 @@ class Overlay:
     def draw(self, image: I420, result: Result) -> None:
         """Draws on ``image`` (of the overlay's layout) in place."""
         for track in result.tracks:
-            self._draw_track(image, track)
+            self.draw_track(image, track)
         self._draw_corner(image, result)
 
-    def _draw_track(self, image: I420, track: Track) -> None:
+    def draw_track(self, image: I420, track: Track) -> None:
+        """One face: box, label and score."""
         x0, y0, x1, y1 = track.xyxy
         if not (x0 < x1 and y0 < y1):  # also false where one is not a number
             return
