@@ -85,7 +85,7 @@ def cost(expected: Motion, box: Box) -> float | None:
 def assign(expected: Sequence[Motion], boxes: Sequence[Box]) -> list[tuple[int, int]]:
     """Pairs (track, box), likeliest first, each used once.
 
-    Greedy: with gates this tight the optimal assignment differs in few looks (tests/benchmarks/tracking).
+    Greedy: over gates this tight the optimal assignment measures the same (README.md).
     """
     likely: list[tuple[float, int, int]] = []
     for i, motion in enumerate(expected):

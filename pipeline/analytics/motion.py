@@ -15,11 +15,11 @@ from math import exp, sqrt
 
 import msgspec
 
-VELOCITY_MEMORY_S = 1.0
-VELOCITY_SD = 2.5
+VELOCITY_MEMORY_S = 0.5
+VELOCITY_SD = 3.0
 """Face sizes a second. A walker crossing the picture does about 8, somebody at a desk 0.5."""
-POSITION_SD = 0.08
-"""Face sizes; how far the detector's box centres jitter."""
+POSITION_SD = 0.12
+"""Face sizes; how far the detector's box centres jitter, and a head nods."""
 SIZE_MEMORY_S = 0.15
 
 _NOISE = POSITION_SD**2

@@ -1,9 +1,10 @@
 """Somebody is without a mask: one episode a person, not one event a frame.
 
 A face found without a mask for ``confirm_s`` opens an episode (``new``). It ends when the face has worn a mask for
-``clear_s`` (``masked``), has not been found for ``gone_s`` (``gone``), or with the stream. Only frames that were looked
-at count: a face that the tracker carries forward neither confirms nor clears anything, and one look counts for at most
-``LOOK_S_MAX``, so that two looks with a long gap between them confirm nothing.
+``clear_s`` (``masked``), has not been found for ``gone_s`` (``gone``), or with the stream. Only looks
+count, and of those only the ones that are sure (``confidence_min``): a face that the tracker carries forward, or keeps
+alive on weak detections, neither confirms nor clears anything. One look counts for at most ``LOOK_S_MAX``, so that two
+looks with a long gap between them confirm nothing.
 
 The same face raises nothing new within ``cooldown_s`` of an episode's end. A face that was lost and is found again
 under another id, at about the place where it vanished and within ``return_s``, is the same face: an episode still open
@@ -35,14 +36,18 @@ Box = tuple[float, float, float, float]
 
 
 class Config(PluginConfig):
-    """All in seconds of the source's clock. label: the class that the model gives to a face without a mask."""
+    """Seconds are those of the source's clock. label: the class that the model gives to a face without a mask.
+
+    confidence_min: less sure detections confirm and clear nothing; boxes may be drawn more generously than alerts.
+    """
 
     label: str = KIND
-    confirm_s: float = Field(0.5, ge=0)
-    clear_s: float = Field(0.5, ge=0)
-    gone_s: float = Field(3.0, gt=0)
-    return_s: float = Field(5.0, ge=0)
-    cooldown_s: float = Field(30.0, ge=0)
+    confidence_min: float = Field(default=0.5, ge=0, le=1)
+    confirm_s: float = Field(default=0.5, ge=0)
+    clear_s: float = Field(default=0.5, ge=0)
+    gone_s: float = Field(default=3.0, gt=0)
+    return_s: float = Field(default=5.0, ge=0)
+    cooldown_s: float = Field(default=30.0, ge=0)
 
 
 class _Moment(msgspec.Struct, frozen=True, array_like=True):
@@ -148,7 +153,8 @@ class NoMask:
         if bare != face.bare or unseen_s > self._config.gone_s:
             face.bare, face.since, face.state_s, face.confidence = bare, now, 0.0, track.confidence
         else:
-            face.state_s += min(unseen_s, LOOK_S_MAX)
+            if track.confidence >= self._config.confidence_min:
+                face.state_s += min(unseen_s, LOOK_S_MAX)
             face.confidence = max(face.confidence, track.confidence)
         face.box, face.seen = track.xyxy, now
 
