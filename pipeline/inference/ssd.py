@@ -14,7 +14,7 @@ from pipeline.inference.model_card import InputSpec, SsdSpec
 Nms = Literal["per_class", "agnostic"]
 
 CANDIDATES_MAX = 400
-"""Candidates per class that go into suppression, the best ones; their pairs are compared all at once."""
+"""The best candidates that go into one suppression: of each class, or of all. Their pairs are compared at once."""
 
 _LOG_SIZE_MAX = 10.0  # e^10 times an anchor is far outside any picture; beyond it exp overflows
 
@@ -123,7 +123,7 @@ class SsdHead:
         order = np.argsort(-confidence, kind="stable")
         if suppression.nms == "agnostic":
             _, first = np.unique(rows[order], return_index=True)
-            order = order[np.sort(first)][: CANDIDATES_MAX * self._class_count]
+            order = order[np.sort(first)][:CANDIDATES_MAX]
         elif len(order) > CANDIDATES_MAX:
             order = order[_rank_in_class(classes[order], self._class_count) < CANDIDATES_MAX]
         return rows[order], classes[order].astype(np.int32), confidence[order].astype(np.float32, copy=False)

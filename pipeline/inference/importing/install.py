@@ -28,7 +28,9 @@ def import_model(card: ModelCard, card_path: Path, source: Path, target: Path) -
     or altered original files, ``StartupError`` where ``target`` cannot be written.
     """
     original = original_of(card, card_path)
-    contents = {name: _read(_find(source, name, original), wanted, card_path) for name, wanted in _needed(original)}
+    contents = {
+        name: _read(_find(source, name, original), wanted, card_path) for name, wanted in original.files.items()
+    }
     return install(card, card_path, contents, target)
 
 
@@ -47,10 +49,6 @@ def check_original(path: Path, content: bytes, wanted: OriginalFile, card_path: 
     if digest != wanted.sha256:
         raise ConfigError(f"{path}: sha256 is {digest}, but {card_path} says {wanted.sha256}: a wrong or altered file")
     return content
-
-
-def _needed(original: Original) -> Iterator[tuple[str, OriginalFile]]:
-    yield from original.files.items()
 
 
 def _weight_files(card: ModelCard) -> Iterator[WeightFile]:
