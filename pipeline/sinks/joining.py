@@ -122,7 +122,6 @@ def _join(parts: Sequence[Part], target: Path) -> None:
     temporary = unfinished(target)
     try:
         _remux(parts, temporary)
-        _sync(temporary)
         temporary.replace(target)
     except av.error.FFmpegError as error:
         temporary.unlink(missing_ok=True)
@@ -135,16 +134,20 @@ def _join(parts: Sequence[Part], target: Path) -> None:
 
 def _remux(parts: Sequence[Part], path: Path) -> None:
     said = {"run": parts[0].run_id, "parts": [part.number for part in parts], "last_time_s": parts[-1].last_time_s}
-    with av.open(str(parts[0].path)) as template, av.open(str(path), "w", format="mp4") as output:
-        output.metadata["comment"] = json.dumps(said)
-        track = output.add_stream_from_template(template.streams.video[0], opaque=True)
-        waiting: av.Packet[VideoStream] | None = None
-        for packet in _packets(parts, track):
+    # the file is Python's: FFmpeg does not let go of its own after an error
+    with path.open("wb") as file:
+        with av.open(str(parts[0].path)) as template, av.open(file, "w", format="mp4") as output:
+            output.metadata["comment"] = json.dumps(said)
+            track = output.add_stream_from_template(template.streams.video[0], opaque=True)
+            waiting: av.Packet[VideoStream] | None = None
+            for packet in _packets(parts, track):
+                if waiting is not None:
+                    _mux(output, waiting, packet.pts)
+                waiting = packet
             if waiting is not None:
-                _mux(output, waiting, packet.pts)
-            waiting = packet
-        if waiting is not None:
-            _mux(output, waiting, None)
+                _mux(output, waiting, None)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _packets(parts: Sequence[Part], track: VideoStream) -> Iterator[av.Packet[VideoStream]]:
