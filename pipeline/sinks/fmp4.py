@@ -8,9 +8,11 @@ is stored as soon as its bytes are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,12 +49,17 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What stands in a file: its description, its codec (``stsd``), the whole frames, and where the last one ends."""
+    """What stands in a file: its description, its codec (``stsd``), where the whole frames begin and end, how many
+    there are (at least one), and the first and the last of them.
+    """
 
     description: dict[str, Any]
     codec: bytes
-    frames: list[Frame]
+    begin: int
     end: int
+    count: int
+    first: Frame
+    last: Frame
 
 
 def header(stream: Stream, description: dict[str, Any]) -> bytes:
@@ -100,13 +107,22 @@ def is_beginning(data: bytes) -> bool:
     return start.startswith(data[: len(start)])
 
 
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a file that is not empty. Raises ``OSError`` or, where it is empty, ``ValueError``."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
 def read(path: Path) -> Contents | None:
-    """What ``path`` holds up to its last whole frame; None where it is no such file. Raises ``OSError``."""
-    with path.open("rb") as file:
-        if file.seek(0, 2) < len(_FTYP) + 24:
-            return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(data)
+    """What ``path`` holds up to its last whole frame; None where it is no such file or has no whole frame.
+
+    Raises ``OSError``.
+    """
+    if path.stat().st_size < len(_FTYP) + 24:
+        return None
+    with mapped(path) as data:
+        return _read(data)
 
 
 def _read(data: mmap.mmap) -> Contents | None:
@@ -118,21 +134,26 @@ def _read(data: mmap.mmap) -> Contents | None:
         place = _find(data, kind, place.start, place.stop) if place else None
     if place is None or movie is None:
         return None
+    codec = data[place.start : place.stop]
+    first = last = next(frames(data, movie.stop), None)
+    count = 0
+    for last in frames(data, movie.stop):  # noqa: B007  the last one is what is looked for
+        count += 1
+    if first is None or last is None:
+        return None
     description = json.loads(data[note.start + 16 : note.stop])
-    frames, end = _frames(data, movie.stop)
-    return Contents(description, data[place.start : place.stop], frames, end)
+    return Contents(description, codec, movie.stop, last.offset + last.size, count, first, last)
 
 
-def _frames(data: mmap.mmap, position: int) -> tuple[list[Frame], int]:
-    frames: list[Frame] = []
+def frames(data: mmap.mmap, position: int) -> Iterator[Frame]:
+    """The whole frames from the fragment at ``position`` on."""
     before_data = _NOTE.size + _MOOF.size + _BOX.size
     while position + before_data < len(data):
         _, kind, identity, whole, keyframe, *clocks = _NOTE.unpack_from(data, position)
         if (kind, identity) != (b"uuid", _FRAME_ID) or whole <= before_data or position + whole > len(data):
-            break
-        frames.append(Frame(position + before_data, whole - before_data, keyframe, *clocks))
+            return
+        yield Frame(position + before_data, whole - before_data, keyframe, *clocks)
         position += whole
-    return frames, position
 
 
 def _find(data: mmap.mmap, wanted: bytes, position: int, end: int) -> slice | None:
