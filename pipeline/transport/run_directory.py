@@ -1,6 +1,8 @@
 """The run directory: everything of one running site that lives in shared memory, under one lock.
 
 A lock that is free means that nobody runs there, whatever is left in the directory: that is removed at the next start.
+A killed supervisor's stages may still be ending then; each holds the directory itself open with a lock that it
+inherited, and nobody removes it under them.
 """
 
 from __future__ import annotations
@@ -8,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,11 @@ from pipeline.errors import StartupError
 
 ENVIRONMENT = "FACEMASK_RUN_DIR"
 _DESCRIPTION = "site.json"
+ENDING_MAX_S = 20.0
+"""How long a start waits for what a killed supervisor of the same site has left running."""
+_LOOK_EVERY_S = 0.05
+
+log = logging.getLogger(__name__)
 
 
 def base_directory() -> Path:
@@ -57,9 +66,11 @@ class RunDirectory:
         self.path = base / name
         self._lock_path = base / f"{name}.lock"
         self._lock = -1
+        self.presence = -1
+        """A descriptor for every process of this run to inherit: the directory stays until the last one has ended."""
 
     def __enter__(self) -> RunDirectory:
-        """Raises ``StartupError`` where a site of that name is running."""
+        """Raises ``StartupError`` where a site of that name is running, or does not come to its end."""
         for stale in self.path.parent.glob("*.lock"):
             if stale != self._lock_path:
                 _sweep(stale)
@@ -69,9 +80,25 @@ class RunDirectory:
                 f"a site named {self.name!r} is running already (see: run_pipeline.py events {self.name})"
             )
         self._lock = descriptor
+        self._await_end()
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(mode=0o700)
+        self.presence = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self.presence, fcntl.LOCK_SH)
         return self
+
+    def _await_end(self) -> None:
+        deadline_s = time.monotonic() + ENDING_MAX_S
+        if _in_use(self.path):
+            log.info("an earlier run of %s was killed; waiting for its processes to end", self.name)
+        while _in_use(self.path):
+            if time.monotonic() > deadline_s:
+                os.close(self._lock)
+                raise StartupError(
+                    f"processes of an earlier run of {self.name!r} have not ended within {ENDING_MAX_S:g} s; end them "
+                    "(ps -ef | grep pipeline.child) and try again"
+                )
+            time.sleep(_LOOK_EVERY_S)
 
     def describe(self, description: dict[str, Any]) -> None:
         """What ``running`` tells others; holds no secrets."""
@@ -82,8 +109,9 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock_path.unlink(missing_ok=True)
+        os.close(self.presence)
         os.close(self._lock)
-        self._lock = -1
+        self._lock = self.presence = -1
 
 
 def running() -> list[RunningSite]:
@@ -115,11 +143,27 @@ def _take(lock: Path) -> int | None:
 
 
 def _sweep(lock: Path) -> bool:
-    """Removes a dead site's directory; False when it is alive."""
+    """Removes a dead site's directory unless its processes are still ending; False when it is alive."""
     descriptor = _take(lock)
     if descriptor is None:
         return False
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-    lock.unlink(missing_ok=True)
+    if not _in_use(lock.with_suffix("")):
+        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        lock.unlink(missing_ok=True)
     os.close(descriptor)
     return True
+
+
+def _in_use(directory: Path) -> bool:
+    """Whether a process of a run still lives in its directory."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

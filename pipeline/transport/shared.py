@@ -52,7 +52,7 @@ class SharedFile:
             shared = cls(path, mmap.mmap(descriptor, nbytes))
         except OSError as error:
             new.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.ENOMEM):
+            if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
                 raise StartupError(too_small(path.parent, nbytes)) from error
             raise
         finally:
