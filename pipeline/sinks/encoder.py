@@ -52,7 +52,7 @@ class Encoder:
         self._config = config or EncoderConfig()
         self._layout = layout
         stream = Stream(layout, b"")
-        self._context = _open_context(stream, self._config)
+        self._context = open_context(stream, self._config)
         self._stream = Stream(layout, bytes(self._context.extradata or b""))
         self._frame = av.VideoFrame(*stream.coded_size, "yuv420p")
         self._frame.time_base = Fraction(1, CLOCK_HZ)
@@ -116,7 +116,8 @@ def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
     return memory.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
-def _open_context(stream: Stream, config: EncoderConfig) -> VideoCodecContext:
+def open_context(stream: Stream, config: EncoderConfig) -> VideoCodecContext:
+    """x264 itself, opened as ``Encoder`` uses it. Raises ``StartupError`` where it is missing or refuses the layout."""
     layout = stream.layout
     try:
         context = av.CodecContext.create("libx264", "w")
