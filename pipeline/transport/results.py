@@ -107,11 +107,11 @@ class ResultLog:
 
     def attempt(self, seq: int) -> int:
         """Notes that frame ``seq`` is about to be looked at; returns how often it has been tried before."""
-        if int(self._words[_ATTEMPT_SEQ]) == seq:
+        if int(self._words[_ATTEMPT_SEQ]) == seq + 1:  # fresh memory is 0: no frame
             self._words[_ATTEMPTS] += 1
         else:
             self._words[_ATTEMPTS] = 0
-            self._words[_ATTEMPT_SEQ] = seq
+            self._words[_ATTEMPT_SEQ] = seq + 1
         return int(self._words[_ATTEMPTS])
 
     def has_room(self, events: int = 64) -> bool:
