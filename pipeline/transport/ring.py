@@ -269,7 +269,7 @@ class Writer:
         self._layout: Layout | None = None
         self._count = 0
         self._first_seq = 0
-        self._retired = max(0, head.generation)
+        self._retired = max(0, head.generation - 1)
         if head.generation >= 0:
             self._use(SharedFile.attach(head.file(head.generation)), *head.layout(head.generation))
 
@@ -280,8 +280,11 @@ class Writer:
 
     def has_room(self, layout: Layout) -> bool:
         """Whether the next frame may be written without taking one from a lossless reader."""
-        if not self._lossless or layout != self._layout:
+        if not self._lossless or self._layout is None:
             return True
+        if layout != self._layout:
+            # Two generations at most: a folder of pictures, each of its own size, must not fill the memory.
+            return self.head.slowest(lossless_only=True) >= self._first_seq
         overwritten = self.head.next_seq - self._count
         return overwritten < self._first_seq or self.head.slowest(lossless_only=True) > overwritten
 
