@@ -51,6 +51,7 @@ class StageProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._beat_s = 0.0
         self._crashes_s: deque[float] = deque()
+        self._told_to_end = False
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self.exit_descriptor = -1
@@ -72,16 +73,21 @@ class StageProcess:
         """Seconds since it was started or last heard of."""
         return self._clock() - self._beat_s
 
-    def start(self, task: Task) -> None:
-        """Starts the process and gives it its task; it stands in a session of its own, away from the terminal."""
+    def start(self, task: Task, inherited: int) -> None:
+        """Starts the process and gives it its task; it stands in a session of its own, away from the terminal.
+
+        inherited: a file descriptor that it keeps open as long as it lives. Its name among the arguments is for ``ps``.
+        """
         self._lines.clear()
         self._partial = b""
+        self._told_to_end = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.child"],
+            [sys.executable, "-m", "pipeline.child", self.spec.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=(inherited,),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_python_path())},
         )
         self.exit_descriptor = os.pidfd_open(self._process.pid)
@@ -139,14 +145,20 @@ class StageProcess:
         if self._process is None or self._process.poll() is None:
             return False
         self.listen()
+        if self._partial:
+            self._pass_on(self._partial.decode(errors="replace"))
         code = self._process.returncode
         assert self._process.stderr is not None
         self._process.stderr.close()
         os.close(self.exit_descriptor)
         self.exit_descriptor = -1
         self._process = None
+        if self.ended:
+            return True
         if code == EXIT_DONE:
             self.state = "done"
+        elif code == -signal.SIGTERM and self._told_to_end:
+            self.state = "waiting"  # it had not yet come so far as to end well when asked to
         elif code in (EXIT_FAILED, EXIT_CONFIG, EXIT_MACHINE):
             self._fail(code, self._lines[-1] if self._lines else f"exit code {code}")
         else:
@@ -184,6 +196,7 @@ class StageProcess:
 
     def terminate(self) -> None:
         if self._process is not None:
+            self._told_to_end = True
             self._process.terminate()
 
     def kill(self) -> None:

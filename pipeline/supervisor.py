@@ -68,7 +68,7 @@ class Supervisor:
     def run(self) -> Report:
         """Runs until every stage has ended; raises ``PipelineError`` only for what keeps it from starting."""
         with RunDirectory(self._site.name) as directory, ExitStack() as stack:
-            self._run_dir = directory.path
+            self._run_dir, self._presence = directory.path, directory.presence
             wiring.prepare(self._site, directory.path)
             directory.describe(self._description())
             self._gauges = stack.enter_context(closing(Gauges(self._site, directory.path)))
@@ -125,7 +125,9 @@ class Supervisor:
             if self._stop_level and process.spec.job == "capture":
                 self._end_stream(process, "stopped")
             elif self._stop_level < 2:
-                process.start(self._task(process))
+                process.start(self._task(process), self._presence)
+            else:
+                self._give_up(process, "was not running when the run was ended at once")
 
     def _task(self, process: StageProcess) -> Task:
         return Task(
@@ -181,6 +183,12 @@ class Supervisor:
         if process.exit_code in (EXIT_CONFIG, EXIT_MACHINE) and not process.ever_ran:
             self._asked_to_stop = max(self._asked_to_stop, 1)
 
+    def _give_up(self, process: StageProcess, reason: str) -> None:
+        """Whether anything is lost by that depends on whether it had begun."""
+        process.give_up(reason)
+        if process.ever_ran:
+            self._fail(EXIT_FAILED, f"{process.spec.name} {reason}")
+
     def _fail(self, code: int, reason: str) -> None:
         """The first failure gives the run its exit code and reason."""
         if self._code == EXIT_DONE:
@@ -228,14 +236,11 @@ class Supervisor:
             if process.ended:
                 continue
             if level >= 3:
-                process.give_up("was killed, because it did not end when asked to")
-                self._fail(EXIT_FAILED, f"{process.spec.name} {process.reason}")
+                self._give_up(process, "was killed, because it did not end when asked to")
             elif level == 2 or process.spec.job == "capture":
                 process.terminate()
                 if process.spec.job == "capture" and not process.alive:
                     self._end_stream(process, "stopped")
-                elif level == 2 and not process.alive:
-                    process.give_up("was waiting to be started again when the run was ended")
         if level == 1:
             log.info("stopping: what has been captured is still looked at and recorded; stop again to end at once")
 
