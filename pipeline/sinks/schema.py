@@ -1,0 +1,61 @@
+"""An event as others see it: one JSON object, in the log, in files and on sockets. Later versions only add fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from pipeline.types import Event, Phase
+
+SCHEMA_VERSION = 1
+
+_Ulid = Annotated[str, Meta(pattern="^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+_Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]*$")]
+_Time = Annotated[
+    str,
+    Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", extra_json_schema={"format": "date-time"}),
+]
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One phase in the life of an episode, as the event log has numbered it."""
+
+    schema_version: Annotated[int, Meta(ge=1, description="1; higher versions only add fields")]
+    log_id: Annotated[_Ulid, Meta(description="names the log that numbers the events; a new log counts from 1 again")]
+    seq: Annotated[int, Meta(ge=1, description="place in that log: no number is missing and none comes twice")]
+    id: Annotated[_Ulid, Meta(description="of the episode: the same in all its phases")]
+    phase: Annotated[Phase, Meta(description="an episode begins, goes on, ends")]
+    kind: Annotated[_Name, Meta(description="what it is about: no_mask")]
+    source: Annotated[_Name, Meta(description="the source that saw it")]
+    track: Annotated[int | None, Meta(description="the face followed, within the run")]
+    t_start: Annotated[_Time, Meta(description="when the episode began, UTC")]
+    t_end: Annotated[_Time | None, Meta(description="when it ended, UTC; null before the end")]
+    stream_s: Annotated[float, Meta(description="the source's own clock at this phase, seconds")]
+    confidence: Annotated[float, Meta(ge=0, le=1)]
+    reason: Annotated[str | None, Meta(description="why it ended")]
+
+
+def to_json(event: Event, *, log_id: str, seq: int) -> dict[str, Any]:
+    """The object that stands for ``event`` under that number, its fields in the published order."""
+    return {"schema_version": SCHEMA_VERSION, "log_id": log_id, "seq": seq, **msgspec.structs.asdict(event)}
+
+
+def event_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one event."""
+    _, definitions = msgspec.json.schema_components([EventRecord])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **definitions["EventRecord"], "title": "Event"}
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """One event off a wire or out of a file, with whatever fields a later version adds.
+
+    Raises ``ValueError`` where it is not an event.
+    """
+    try:
+        msgspec.json.decode(data, type=EventRecord)
+        event: dict[str, Any] = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"not an event: {error}") from error
+    return event
