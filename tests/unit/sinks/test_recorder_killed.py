@@ -92,7 +92,7 @@ def test_killed_at_every_step_of_finish(tmp_path: Path, place: str) -> None:
 
 
 def test_killed_while_it_writes_no_frame_is_lost_or_doubled(tmp_path: Path) -> None:
-    count, rng = 120, random.Random(3)
+    count, rng = 60, random.Random(3)
     config = Config(path=tmp_path / "out.mp4")
     deaths = 0
     while True:
