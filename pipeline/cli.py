@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import __version__
+from pipeline import cli_models as models
 from pipeline.commands import detect, doctor, events, run
 from pipeline.errors import EXIT_DONE, EXIT_FAILED, PipelineError
 
-COMMANDS = (run, detect, events, doctor)
+COMMANDS = (run, detect, events, models, doctor)
 
 EPILOG = """\
 exit codes: 0 done · 1 failed at run time · 2 the configuration is wrong · 3 the machine lacks something
