@@ -59,9 +59,10 @@ class Overlay:
     def draw_track(self, image: I420, track: Track) -> None:
         """One face: box, label and score."""
         x0, y0, x1, y1 = track.xyxy
-        if not (x0 < x1 and y0 < y1):  # also false where one is not a number
-            return
         line, layout = self._line_px, self._layout
+        # whatever is not a number compares as false
+        if not (x0 < x1 and y0 < y1 and x1 > 0 and y1 > 0 and x0 < layout.width and y0 < layout.height):
+            return
         # the line lies around the box, not on the face
         left, top = _down_to_even(max(0.0, x0) - line), _down_to_even(max(0.0, y0) - line)
         left, top = max(0, min(left, layout.width - 1)), max(0, min(top, layout.height - 1))
