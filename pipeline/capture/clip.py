@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Protocol
@@ -13,6 +14,7 @@ from av.video.frame import VideoFrame
 from pipeline.capture.clock import StreamClock
 from pipeline.capture.convert import Converter
 from pipeline.capture.decode import Video, reason_of
+from pipeline.capture.jump import Timeline
 from pipeline.errors import SourceBroken
 from pipeline.types import Picture
 
@@ -71,6 +73,24 @@ class VideoClip:
     def skip(self) -> bool:
         return self._next() is not None
 
+    def jump(self, timeline: Timeline, index: int, count: int) -> bool:
+        """Goes on behind the first ``count`` pictures, decoding from the cut at ``index`` on.
+
+        False where anything is not as ``timeline`` says; the clip is of no use then.
+        """
+        first = self._next()
+        if first is None or first.pts != timeline.stamps[0]:
+            return False
+        self._video.jump(timeline.stamps[index])
+        for stamp in timeline.stamps[1:index]:
+            self._clock.tick(stamp, self._video.time_base)
+        self._count = index
+        for stamp in timeline.stamps[index:count]:
+            frame = self._next()
+            if frame is None or frame.pts != stamp:
+                return False
+        return True
+
     def close(self) -> None:
         self._video.close()
 
@@ -108,6 +128,33 @@ class VideoClip:
         missing = self._video.damaged_packets
         if missing:
             _log.warning("%s: %d damaged picture%s missing", self._name, missing, " is" if missing == 1 else "s are")
+
+
+def open_behind(open_: Callable[[], Video], name: str, count: int, last_s: float) -> VideoClip | None:
+    """A clip that goes on behind its first ``count`` pictures, the last of which was at ``last_s``.
+
+    None where it cannot be proven that a jump there changes nothing (see ``jump``), or where it gains nothing.
+    """
+    video = open_()
+    try:
+        timeline = video.scan(count)
+        if timeline is None:
+            return None
+        index = timeline.cut_before(count - 1)
+        clock = StreamClock(video.declared_rate)
+        times = [clock.tick(stamp, video.time_base) for stamp in timeline.stamps[:count]]
+    finally:
+        video.close()
+    if times[-1] != last_s or index == 0:
+        return None
+    clip = VideoClip(open_(), name)
+    try:
+        if clip.jump(timeline, index, count):
+            return clip
+    except (SourceBroken, FFmpegError):
+        pass  # met again, and reported, on the long way
+    clip.close()
+    return None
 
 
 def _creation_ns(text: str | None) -> int | None:

@@ -16,6 +16,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipeline.capture.jump import Timeline, scan
 from pipeline.errors import ConfigError, StartupError
 
 _FAILURES_MAX = 100
@@ -141,6 +142,16 @@ class Video:
         """After the last frame: why this was not the good end, or None if it was."""
         return self._failure or self._shortfall()
 
+    def scan(self, count: int) -> Timeline | None:
+        """When the first ``count`` pictures are to be shown and where decoding may begin; of no use afterwards."""
+        return scan(self._container, self._stream, count)
+
+    def jump(self, timestamp: int) -> None:
+        """The next ``read`` gives the frame of a ``cut`` of the timeline, if the container's own index is right."""
+        self._frames.close()
+        self._container.seek(timestamp, stream=self._stream)
+        self._frames = self._decode()
+
     def close(self) -> None:
         self._frames.close()
         self._container.close()
@@ -184,6 +195,8 @@ class Video:
         yield None
 
     def _note_progress(self, packet: Packet[Stream]) -> None:
+        if not self._declares_duration and self._format != "avi":
+            return
         stamp = packet.dts if packet.pts is None or self._format == "avi" else packet.pts
         if stamp is not None and packet.time_base:
             self._reached_s = max(self._reached_s, (stamp + (packet.duration or 0)) * packet.time_base)

@@ -23,12 +23,13 @@ class Source(Protocol):
     def open(self) -> None:
         """Raises ``ConfigError`` (not a video, not there), ``Disconnected`` (try again) or ``StartupError``."""
 
-    def seek(self, seq: int) -> None:
+    def seek(self, seq: int, last_s: float | None = None) -> None:
         """Goes on at picture ``seq`` (0 is the first), with the pictures and times that an unbroken read would give.
 
-        Called at most once, after ``open`` and before the first ``read``, by a capture that is restarted. A source
-        that cannot go back in time (a camera, a test pattern in real time) gives its next picture instead. Past the
-        end the next ``read`` says what it says there.
+        Called at most once, after ``open`` and before the first ``read``, by a capture that is restarted. last_s:
+        ``time_s`` of picture ``seq - 1`` where the caller knows it; with it a file may find a short cut instead of
+        decoding everything before. A source that cannot go back in time (a camera, a test pattern in real time) gives
+        its next picture instead. Past the end the next ``read`` says what it says there.
         """
 
     def read(self) -> Picture | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.capture.clip import Clip, VideoClip
+from pipeline.capture.clip import Clip, VideoClip, open_behind
 from pipeline.capture.decode import open_file
 from pipeline.capture.pictures import PictureClip, find_pictures
 from pipeline.capture.source import Pacing
@@ -17,6 +17,8 @@ from pipeline.errors import ConfigError
 from pipeline.plugins import PluginConfig
 from pipeline.types import Picture
 
+_JUMP_MIN = 100
+"""Below that many pictures, decoding them is as quick as looking for a short cut."""
 _GLOB_SIGNS = frozenset("*?[")
 
 
@@ -52,8 +54,14 @@ class FileSource:
         self.close()
         self._clip = self._open_clip(Fraction(0))
 
-    def seek(self, seq: int) -> None:
+    def seek(self, seq: int, last_s: float | None = None) -> None:
         clip, left = self._opened(), seq
+        if last_s is not None and seq >= _JUMP_MIN and isinstance(clip, VideoClip):
+            jumped = open_behind(lambda: open_file(self._path, str(self._path)), str(self._path), seq, last_s)
+            if jumped is not None:
+                clip.close()
+                self._clip = jumped
+                return
         while left:
             if clip.skip():
                 left -= 1

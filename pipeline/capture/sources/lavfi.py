@@ -40,7 +40,7 @@ class LavfiSource:
         name = f"the graph {self._config.graph!r}"
         self._clip = VideoClip(open_video(self._config.graph, name, format_="lavfi"), name)
 
-    def seek(self, seq: int) -> None:
+    def seek(self, seq: int, last_s: float | None = None) -> None:  # noqa: ARG002
         if self._config.realtime and self._config.duration_s is None:
             return  # like a camera, it is asked for what comes now
         clip = self._opened()
