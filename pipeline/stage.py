@@ -89,5 +89,9 @@ def run(
             if clock() >= next_report:
                 tell("draining" if stopping else "running")
             if idle_s > 0:
-                poller.poll(max(1, round(min(idle_s, BELL_TIMEOUT_S) * 1000)))
+                idle_s = min(idle_s, BELL_TIMEOUT_S)
+                if stage.wakers:
+                    poller.poll(max(1, round(idle_s * 1000)))
+                else:
+                    time.sleep(idle_s)  # a poller that has nothing to poll returns at once
         tell("done")
