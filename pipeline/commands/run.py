@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.as_json()))
     else:
-        print(summary(report), file=sys.stderr)
+        print(summary(report))
     return report.code
 
 

