@@ -7,10 +7,11 @@ import logging
 import sys
 from pathlib import Path
 
+import cv2
 import torch
 
-from . import data, train
-from .evaluate import score, truths_of, with_torch
+from . import cost, data, export, train
+from .evaluate import calibrate, score, truths_in, truths_of, with_onnx, with_torch
 from .network import Architecture
 
 TOWARDS = {"train_kaggle": 0.5, "train_ilc": 0.5, "train_aditya": 1.0}
@@ -21,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     arguments = parser().parse_args(argv)
     torch.set_num_threads(arguments.threads)
+    # OpenCV's thread pool does not survive the fork of the loader's workers
+    cv2.setNumThreads(0)
     arguments.run(arguments)
     return 0
 
@@ -52,8 +55,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--width", type=int, default=Architecture().width)
     sub.add_argument("--height", type=int, default=Architecture().height)
 
+    sub = command("export", run_export, "write a checkpoint as ONNX, with scores whose best threshold is 0.5")
+    sub.add_argument("model", type=Path, help="*.pt")
+    sub.add_argument("out", type=Path, help="*.onnx")
+    sub.add_argument("--cache", type=Path, help="decoded pictures of the training: its held-out ones set the scores")
+    sub.add_argument("--int8", type=Path, help="also write a quantised network here (needs --cache)")
+
+    sub = command("cost", run_cost, "CPU-ms of models by their cards, decode and suppression included")
+    sub.add_argument("folders", type=Path, nargs="+", help="models' folders; ratios are to the first one")
+    sub.add_argument("--pictures", type=Path, required=True, help="folder of pictures")
+
     sub = command("evaluate", run_evaluate, "average precision of a checkpoint or an exported network")
-    sub.add_argument("model", type=Path, help="*.pt, or *.onnx beside its *.json")
+    sub.add_argument("model", type=Path, help="*.pt, or *.onnx of the usual architecture")
     sub.add_argument("folders", type=Path, nargs="+", help="COCO sets")
     return root
 
@@ -75,10 +88,34 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    network = train.load_network(arguments.model)
+    if arguments.model.suffix == ".onnx":
+        infer, architecture = with_onnx(arguments.model), Architecture()
+    else:
+        network = train.load_network(arguments.model)
+        infer, architecture = with_torch(network), network.architecture
     for folder in arguments.folders:
-        figures = score(with_torch(network), network.architecture, *truths_of(folder))
+        figures = score(infer, architecture, *truths_of(folder))
         print(folder.name, " ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    network = train.load_network(arguments.model)
+    kept: list[data.Sample] = []
+    if arguments.cache:
+        samples = data.load(arguments.cache)
+        data.refine(samples, TOWARDS)
+        kept, held = data.split(samples)
+        print("best thresholds were", calibrate(network, *truths_in(held)))
+    print(export.write_onnx(network, arguments.out), arguments.out)
+    if arguments.int8:
+        print(export.write_int8(arguments.out, arguments.int8, network.architecture, kept), arguments.int8)
+
+
+def run_cost(arguments: argparse.Namespace) -> None:
+    pictures = [data.read_rgb(path) for path in sorted(arguments.pictures.iterdir())[:40]]
+    candidates = {folder.name: cost.Candidate.of(folder) for folder in arguments.folders}
+    for name, (median, ratio) in cost.compare(candidates, pictures).items():
+        print(f"{name}: {median:.2f} CPU-ms, ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -28,14 +29,14 @@ def nms(boxes: Floats, scores: Floats, iou_max: float) -> NDArray[np.intp]:
     for i in range(len(order)):
         if alive[i]:
             alive[i + 1 :] &= ~overlap[i, i + 1 :]
-    return order[alive]
+    return np.asarray(order[alive], np.intp)
 
 
 def ssd_decode(offsets: Floats, priors: Floats, variances: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)) -> Floats:
     """(n, 4) offsets and (n, 4) centre/size anchors -> (n, 4) xyxy in the anchors' unit (Liu et al. 2016, eq. 2)."""
     centre = priors[:, :2] + offsets[:, :2] * variances[0] * priors[:, 2:]
     half = priors[:, 2:] * np.exp(offsets[:, 2:] * variances[2]) / 2
-    return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
+    return np.asarray(np.concatenate([centre - half, centre + half], 1), np.float32)
 
 
 def detect(offsets: Floats, scores: Floats, priors: Floats, score_min: float = 0.02, limit: int = 400,
@@ -48,7 +49,7 @@ def detect(offsets: Floats, scores: Floats, priors: Floats, score_min: float = 0
         boxes = ssd_decode(offsets[keep], priors[keep])
         order = nms(boxes, scores[keep, label], iou_max)
         found.append(np.column_stack([np.full(len(order), label), scores[keep, label][order], boxes[order]]))
-    return np.concatenate(found).astype(np.float32)
+    return np.asarray(np.concatenate(found), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,30 @@ class Truth:
     height: int
 
 
-def average_precision(
+class Curve(NamedTuple):
+    """Precision and recall of all detections down to each score, best first."""
+
+    scores: Floats
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+    def average_precision(self) -> float:
+        """All-point VOC AP."""
+        recall = np.concatenate([[0.0], self.recall, [1.0]])
+        precision = np.concatenate([[0.0], self.precision, [0.0]])
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        return float((np.diff(recall) * precision[1:]).sum())
+
+    def best_threshold(self) -> float:
+        """The score at which F1 is highest."""
+        f1 = 2 * self.precision * self.recall / np.maximum(self.precision + self.recall, 1e-9)
+        return float(self.scores[int(f1.argmax())])
+
+
+def curve(
     truths: list[Truth], found: list[Floats], label: int | None, iou_min: float = 0.5, side_min: float = 0.0
-) -> float:
-    """All-point VOC AP of one class (None: any face) over pictures; found: (n, 6) class, score, xyxy pixels each.
+) -> Curve:
+    """One class (None: any face) over pictures; found: (n, 6) class, score, xyxy pixels each.
 
     side_min: faces with a smaller square root of area, as a share of the picture's, count neither way.
     """
@@ -83,12 +104,10 @@ def average_precision(
         state[(state == 0) & (_side(rows[:, 2:], area) < side_min)] = -1
         scores.append(rows[state >= 0, 1])
         hits.append(state[state >= 0] == 1)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
+    joined = np.concatenate(scores)
+    order = np.argsort(-joined, kind="stable")
     true = np.cumsum(np.concatenate(hits)[order])
-    recall = np.concatenate([[0.0], true / max(positives, 1), [1.0]])
-    precision = np.concatenate([[0.0], true / np.arange(1, len(true) + 1), [0.0]])
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((np.diff(recall) * precision[1:]).sum())
+    return Curve(joined[order], true / np.arange(1, len(true) + 1), true / max(positives, 1))
 
 
 def _side(boxes: Floats, area: int) -> Floats:
@@ -111,7 +130,7 @@ def _match(overlap: Floats, ignored: NDArray[np.bool_], iou_min: float) -> NDArr
 
 
 def squash(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The whole picture at the network's size, averaging areas where it shrinks."""
-    shrinks = picture.shape[1] > width or picture.shape[0] > height
+    """The whole picture at the network's size, averaging areas where both sides shrink."""
+    shrinks = picture.shape[1] >= width and picture.shape[0] >= height
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)

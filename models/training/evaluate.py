@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .boxes import Floats, Truth, average_precision, detect, squash
+from .boxes import Floats, Truth, curve, detect, squash
 from .data import Sample, read_coco, read_rgb
-from .network import Architecture, Deployed, FaceMaskNet, anchor_points
+from .network import Architecture, Deployed, FaceMaskNet, Head, anchor_points
 
 Infer = Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]
 """One picture at the input's size -> offsets (a, 4), scores (a, c)."""
@@ -21,7 +21,7 @@ def priors(architecture: Architecture) -> Floats:
     """(a, 4) centre and size in 0..1 of the input."""
     points = anchor_points(architecture).numpy()
     size = np.array([architecture.width, architecture.height], np.float32)
-    return np.concatenate([points[:, :2] / size, points[:, 2:3] / size], 1).astype(np.float32)
+    return np.asarray(np.concatenate([points[:, :2] / size, points[:, 2:3] / size], 1), np.float32)
 
 
 def with_torch(network: FaceMaskNet) -> Infer:
@@ -69,21 +69,44 @@ def score(
     infer: Infer, architecture: Architecture, truths: list[Truth], pictures: list[NDArray[np.uint8]]
 ) -> dict[str, float]:
     """mAP, its two classes, faces of any class, and mAP of faces from 5 % on and at IoU 0.4."""
+    found = detections(infer, architecture, truths, pictures)
+
+    def precision(label: int | None, iou_min: float = 0.5, side_min: float = 0.0) -> float:
+        return curve(truths, found, label, iou_min, side_min).average_precision()
+
+    return {
+        "mAP": (precision(0) + precision(1)) / 2,
+        "Mask": precision(0),
+        "NoMask": precision(1),
+        "face": precision(None),
+        "mAP >=5%": (precision(0, 0.5, 0.05) + precision(1, 0.5, 0.05)) / 2,
+        "mAP IoU0.4": (precision(0, 0.4) + precision(1, 0.4)) / 2,
+    }
+
+
+def detections(
+    infer: Infer, architecture: Architecture, truths: list[Truth], pictures: list[NDArray[np.uint8]]
+) -> list[Floats]:
+    """What is found in each picture, (n, 6) class, score, xyxy pixels."""
     anchors = priors(architecture)
     found = []
     for truth, picture in zip(truths, pictures, strict=True):
         rows = detect(*infer(squash(picture, architecture.width, architecture.height)), anchors)
         rows[:, 2:] *= np.array([truth.width, truth.height] * 2, np.float32)
         found.append(rows)
+    return found
 
-    def mean(iou_min: float, side_min: float) -> float:
-        return sum(average_precision(truths, found, label, iou_min, side_min) for label in (0, 1)) / 2
 
-    return {
-        "mAP": mean(0.5, 0.0),
-        "Mask": average_precision(truths, found, 0),
-        "NoMask": average_precision(truths, found, 1),
-        "face": average_precision(truths, found, None),
-        "mAP >=5%": mean(0.5, 0.05),
-        "mAP IoU0.4": mean(0.4, 0.0),
-    }
+def calibrate(network: FaceMaskNet, truths: list[Truth], pictures: list[NDArray[np.uint8]]) -> list[float]:
+    """Moves each class's logits so that its best F1 is at a score of 0.5; returns the scores where it was.
+
+    The order of detections within a class, and so AP, stays as it was.
+    """
+    found = detections(with_torch(network), network.architecture, truths, pictures)
+    best = [curve(truths, found, label).best_threshold() for label in range(network.architecture.classes)]
+    with torch.no_grad():
+        for head in network.heads:
+            assert isinstance(head, Head)
+            assert head.scores.bias is not None
+            head.scores.bias -= torch.logit(torch.tensor(best))
+    return best

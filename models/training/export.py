@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .network import VARIANCES, ConvBnRelu, Deployed, FaceMaskNet, Head, Separable
+from .boxes import squash
+from .data import Sample
+from .network import VARIANCES, Architecture, ConvBnRelu, Deployed, FaceMaskNet, Head, Separable
 
 OUTPUTS = ["boxes", "scores"]
 
@@ -156,3 +158,39 @@ def compare(network: FaceMaskNet, path: Path, tolerance: float = 1e-3) -> None:
     for name, want, batch, single in zip(OUTPUTS, expected, together, alone, strict=True):
         np.testing.assert_allclose(batch, want, atol=tolerance, rtol=tolerance, err_msg=name)
         np.testing.assert_allclose(single[0], want[0], atol=tolerance, rtol=tolerance, err_msg=name)
+
+
+def write_int8(source: Path, target: Path, architecture: Architecture, samples: list[Sample], count: int = 160) -> str:
+    """Quantises an exported network statically on ``count`` training pictures and returns its sha256.
+
+    Weights by channel. What comes after the last convolutions stays in float32: offsets have a wide range.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    picked = np.random.default_rng(0).permutation(len(samples))[:count]
+
+    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(picked)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            number = next(self.left, None)
+            if number is None:
+                return None
+            small = squash(samples[number].pixels, architecture.width, architecture.height)
+            return {"image": small.transpose(2, 0, 1)[None].astype(np.float32) / 255}
+
+    model = onnx.load(str(source))
+    last = [n.name for n in model.graph.node if n.op_type in ("Transpose", "Reshape", "Concat", "Sigmoid")]
+    quantize_static(
+        str(source), str(target), Pictures(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=last,
+    )  # fmt: skip
+    return hashlib.sha256(target.read_bytes()).hexdigest()

@@ -52,7 +52,8 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        settled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settled)
 
 
 def anchor_points(architecture: Architecture, device: torch.device | str = "cpu") -> Tensor:

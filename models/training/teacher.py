@@ -47,7 +47,8 @@ class Aizoo(nn.Module):
                 levels.append(x)
             if i < 6:
                 x = functional.max_pool2d(x, 2, 2, ceil_mode=True)
-        boxes, scores = [], []
+        boxes: list[Tensor] = []
+        scores: list[Tensor] = []
         for i, level in enumerate(levels):
             for kind, outputs, width in (("loc", boxes, 4), ("cls", scores, 2)):
                 y = functional.relu(self.layers[f"{kind}_{i}_insert_conv2d"](level))
@@ -65,4 +66,4 @@ def anchors(side: int) -> NDArray[np.float32]:
         y, x = np.meshgrid((np.arange(cells) + 0.5) / cells, (np.arange(cells) + 0.5) / cells, indexing="ij")
         centre = np.stack([x, y], -1).reshape(-1, 1, 2).repeat(len(shapes), 1)
         parts.append(np.concatenate([centre, np.broadcast_to(shapes, (*centre.shape[:2], 2))], -1).reshape(-1, 4))
-    return np.concatenate(parts).astype(np.float32)
+    return np.asarray(np.concatenate(parts), np.float32)

@@ -6,6 +6,8 @@ import copy
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,6 +119,8 @@ def train(samples: list[Sample], held: list[Sample], architecture: Architecture,
         save(last, architecture=architecture.to_dict(), plan=asdict(plan), step=step, network=network.state_dict(),
              average=average.network.state_dict(), optimizer=optimizer.state_dict())  # fmt: skip
 
+    stop = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     anchors = anchor_points(architecture, device)
     sums, seen, since = torch.zeros(4), 0, time.monotonic()
     next_save, next_look = since + plan.checkpoint_s, since + plan.evaluate_s
@@ -134,14 +138,16 @@ def train(samples: list[Sample], held: list[Sample], architecture: Architecture,
             log.info("step %d loss %.3f scores %.3f boxes %.3f positives %.0f, %.1f pictures/s",
                      step, *mean, seen * plan.batch / (now - since))  # fmt: skip
             sums, seen, since = torch.zeros(4), 0, now
-        if now > next_save or step == plan.steps:
+        if now > next_save or step == plan.steps or stop.is_set():
             keep()
             next_save = now + plan.checkpoint_s
+        if stop.is_set():
+            log.info("stopped after step %d; the same command goes on from here", step)
+            break
         if held and (now > next_look or step == plan.steps):
             log.info("step %d held out %s", step, look(average.network, architecture, held))
             next_look = time.monotonic() + plan.evaluate_s
-    if not last.exists():
-        keep()
+    signal.signal(signal.SIGTERM, previous)
     return last
 
 

@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch", reason="training needs torch (pip install t
 from models.training import boxes, data, evaluate, loss, network, train  # noqa: E402
 from models.training.augment import Augmenter, Mix, Stream  # noqa: E402
 
+torch.set_num_threads(1)
+
 SMALL = network.Architecture(
     width=96, height=64, stem=8, widths=(8, 16, 16, 16), depths=(1, 1, 1, 1), pyramid=16, anchors=(12.0, 32.0, 64.0)
 )
@@ -65,7 +67,8 @@ def loss_of(net: network.FaceMaskNet, samples: list[data.Sample]) -> tuple[float
     stream = Stream(Augmenter(samples, SMALL.width, SMALL.height, Mix(mosaic=0)), seed=1, batch=8, first=0, last=1)
     pixels, faces, labels = next(iter(stream))
     with torch.no_grad():
-        found = loss.multibox_loss(*net(pixels.float() / 255), network.anchor_points(SMALL), faces, labels)
+        offsets, logits = net(pixels.float() / 255)
+        found = loss.multibox_loss(offsets, logits, network.anchor_points(SMALL), faces, labels)
     return float(found.total), found.positives
 
 
@@ -108,10 +111,38 @@ def test_the_exported_offsets_decode_as_ssd_to_what_training_saw() -> None:
     assert scores.shape == (1, len(inside), 2)
 
 
+def test_the_onnx_file_gives_what_the_network_gives(samples: list[data.Sample], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from models.training import export
+
+    net = network.FaceMaskNet(SMALL).eval()
+    export.write_onnx(net, tmp_path / "made.onnx")  # compares both, alone and in a batch
+    pictures = evaluate.truths_in(samples)[1]
+    small = boxes.squash(pictures[0], SMALL.width, SMALL.height)
+    for a, b in zip(evaluate.with_onnx(tmp_path / "made.onnx")(small), evaluate.with_torch(net)(small), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_calibration_puts_the_best_threshold_at_a_half(samples: list[data.Sample]) -> None:
+    net = network.FaceMaskNet(SMALL).eval()
+    truths, pictures = evaluate.truths_in(samples)
+    before = evaluate.score(evaluate.with_torch(net), SMALL, truths, pictures)
+    for head in net.heads:
+        assert isinstance(head, network.Head)
+        assert head.scores.bias is not None
+        torch.nn.init.constant_(head.scores.bias, -1.0)
+    evaluate.calibrate(net, truths, pictures)
+    found = evaluate.detections(evaluate.with_torch(net), SMALL, truths, pictures)
+    assert boxes.curve(truths, found, 1).best_threshold() == pytest.approx(0.5, abs=0.01)
+    assert set(before) >= {"mAP", "Mask", "NoMask"}
+
+
 def test_average_precision_by_hand() -> None:
     truth = boxes.Truth(np.array([[0, 0, 10, 10], [20, 20, 30, 30]], np.float32), np.array([0, 0]), 100, 100)
     hit, miss = [0, 0.9, 0, 0, 10, 10], [0, 0.8, 50, 50, 60, 60]
     late = [0, 0.7, 20, 20, 30, 30]
     found = np.array([hit, miss, late], np.float32)
-    assert boxes.average_precision([truth], [found], 0) == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert boxes.average_precision([truth], [found[:1]], 0) == pytest.approx(0.5)
+    whole = boxes.curve([truth], [found], 0)
+    assert whole.average_precision() == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert whole.best_threshold() == pytest.approx(0.7)
+    assert boxes.curve([truth], [found[:1]], 0).average_precision() == pytest.approx(0.5)

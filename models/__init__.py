@@ -1,0 +1,1 @@
+"""One folder a model, and how our own is made."""
