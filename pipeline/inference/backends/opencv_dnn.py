@@ -30,6 +30,7 @@ class OpenCvDnn:
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
             raise StartupError(f"OpenCV {cv2.__version__} reads no Caffe files: pip install 'opencv-python>=4.11,<5'")
         cv2.setNumThreads(config.threads)
+        cv2.setLogLevel(0)  # what it refuses is raised, and said there
         self._files = files
         self._roles = ("prototxt", "caffemodel") if files.has("caffemodel") else ("onnx",)
         self._content = tuple(np.frombuffer(files.read(role), np.uint8) for role in self._roles)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StartupError
-from pipeline.inference.importing.legacy_torch import RefusedError, read_state
+from pipeline.inference.importing.legacy_torch import read_state
+from pipeline.inference.importing.pickled import RefusedError
 from pipeline.inference.model_card import ModelCard
 
 _MODULES = frozenset({"MainModel KitModel", "torch.nn.modules.conv Conv2d", "torch.nn.modules.batchnorm BatchNorm2d"})
@@ -26,13 +27,18 @@ _OPSET, _IR_VERSION = 13, 8  # fixed, so that the same weights give the same byt
 State = dict[str, NDArray[Any]]
 
 
+def read_network(pth: bytes) -> State:
+    """The weights and statistics of a ``.pth`` by name; raises ``RefusedError`` for a file that is no such network."""
+    return read_state(pth, _MODULES)
+
+
 def to_onnx(pth: bytes, card: ModelCard) -> bytes:
     """The network of a ``.pth`` as ONNX: (n, 3, h, w) → offsets (n, a, 4) and scores (n, a, 2), any batch size.
 
     The same weights and card always give the same bytes. Raises ``RefusedError`` for a file that is not such a
     network, ``StartupError`` where the ``onnx`` package is missing.
     """
-    graph = _Graph(read_state(pth, _MODULES))
+    graph = _Graph(read_network(pth))
     offsets, scores = [], []
     x = card.runtimes["onnxruntime"].tensors.input
     for index in range(8):

