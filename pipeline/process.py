@@ -160,6 +160,8 @@ class StageProcess:
         elif code == -signal.SIGTERM and self._told_to_end:
             self.state = "waiting"  # it had not yet come so far as to end well when asked to
         elif code in (EXIT_FAILED, EXIT_CONFIG, EXIT_MACHINE):
+            if not self._lines:
+                log.error("%s ended with exit code %d and did not say why", self.spec.name, code)
             self._fail(code, self._lines[-1] if self._lines else f"exit code {code}")
         else:
             self._crashed(code)
@@ -172,7 +174,9 @@ class StageProcess:
         while self._crashes_s[0] < now_s - RESTARTS_WITHIN_S:
             self._crashes_s.popleft()
         if len(self._crashes_s) > RESTARTS_MAX:
-            self._fail(EXIT_FAILED, f"{how}, {len(self._crashes_s)} times within {RESTARTS_WITHIN_S:g} s")
+            often = f"{how}, {len(self._crashes_s)} times within {RESTARTS_WITHIN_S:g} s"
+            log.error("%s was %s, and is not started again", self.spec.name, often)
+            self._fail(EXIT_FAILED, often)
             return
         delay_s = min(RESTART_DELAY_S * 2 ** (len(self._crashes_s) - 1), RESTART_DELAY_MAX_S)
         log.warning("%s was %s; starting it again", self.spec.name, how)
@@ -187,6 +191,7 @@ class StageProcess:
         """Not to be started again."""
         self.kill()
         if not self.ended:
+            log.warning("%s %s", self.spec.name, reason)
             self._fail(EXIT_FAILED, reason)
 
     def end_well(self) -> None:

@@ -1,8 +1,9 @@
 """Starts the stages of a site, watches, restarts and stops them, and owns the run directory.
 
-Stages are started from the sinks to the captures. A run ends by itself: captures end their streams, and everything
-behind them drains. Being asked to stop (SIGINT, SIGTERM) ends the captures, so that what was captured is still looked
-at and recorded; asked again, or after a while, everything is terminated, then killed.
+All stages are started at once, and captures begin when everything behind them runs: nothing waits while a model is
+loaded, and a run that is refused has not looked at anything. A run ends by itself: captures end their streams, and
+everything behind them drains. Being asked to stop (SIGINT, SIGTERM) ends the captures, so that what was captured is
+still looked at and recorded; asked again, or after a while, everything is terminated, then killed.
 """
 
 from __future__ import annotations
@@ -67,11 +68,14 @@ class Supervisor:
 
     def run(self) -> Report:
         """Runs until every stage has ended; raises ``PipelineError`` only for what keeps it from starting."""
+        wiring.check(self._site, self._models_dir)
         with RunDirectory(self._site.name) as directory, ExitStack() as stack:
             self._run_dir, self._presence = directory.path, directory.presence
             wiring.prepare(self._site, directory.path)
             directory.describe(self._description())
             self._gauges = stack.enter_context(closing(Gauges(self._site, directory.path)))
+            for head in self._gauges.heads.values():
+                head.held = True
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             stack.callback(context.destroy, 0)
             self._health = HealthReceiver(context, directory.path / wiring.HEALTH_SOCKET)
@@ -98,10 +102,18 @@ class Supervisor:
                 process.listen()
             if process.reap() and process.state == "failed":
                 self._after_failure(process)
+        self._release()
         self._end_hung()
         self._stop_if_asked()
         if self._observe:
             self._observe(self._gauges.read())
+
+    def _release(self) -> None:
+        """Lets the captures begin once everything behind them runs."""
+        behind = [process for process in self._processes if process.spec.job != "capture"]
+        if self._stop_level == 0 and all(process.ever_ran or process.ended for process in behind):
+            for head in self._gauges.heads.values():
+                head.held = False
 
     def _wait(self) -> None:
         poller = zmq.Poller()
@@ -165,7 +177,6 @@ class Supervisor:
 
     def _after_failure(self, process: StageProcess) -> None:
         """One stage has failed for good; what it held up goes on without it, or the run ends if it never began."""
-        log.error("%s has failed: %s", process.spec.name, process.reason)
         self._fail(process.exit_code, process.reason or "failed")
         for source in process.spec.sources:
             head, results = self._gauges.heads[source], self._gauges.results[source]
@@ -241,7 +252,7 @@ class Supervisor:
                 process.terminate()
                 if process.spec.job == "capture" and not process.alive:
                     self._end_stream(process, "stopped")
-        if level == 1:
+        if level == 1 and self._code == EXIT_DONE:
             log.info("stopping: what has been captured is still looked at and recorded; stop again to end at once")
 
     def _kill_all(self) -> None:

@@ -86,6 +86,12 @@ def stages(site: Site) -> list[StageSpec]:
     return specs
 
 
+def check(site: Site, models_dir: Path | None) -> None:
+    """What can be known to be wrong beside the configuration's own text, before anything starts."""
+    for pipeline in site.pipelines.values():
+        _labels(site, pipeline, models_dir)
+
+
 def prepare(site: Site, run_dir: Path) -> None:
     """Makes what the stages of a run share; called once, by the supervisor, before any of them starts."""
     names = [spec.name for spec in stages(site)]
@@ -132,7 +138,7 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
 
     pipeline = site.pipelines[name]
     spec, backend = site.detectors[pipeline.detector], site.backends[pipeline.detector]
-    labels = _labels(site, pipeline, place)
+    labels = _labels(site, pipeline, place.models_dir)
     rules = {rule: (site.rules[rule].plugin, site.rules[rule].config) for rule in pipeline.rules}
 
     def lane(source_id: str) -> Lane:
@@ -171,7 +177,7 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
     from pipeline.sinks.sink import SinkContext
 
     pipeline = site.pipelines[site.pipeline_of(source_id)]
-    labels = _labels(site, pipeline, place)
+    labels = _labels(site, pipeline, place.models_dir)
     encoder = EncoderConfig.model_validate(pipeline.encode.model_dump())
 
     def overlay(layout: Layout) -> Overlay:
@@ -195,12 +201,12 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
     )
 
 
-def _labels(site: Site, pipeline: PipelineSpec, place: Place) -> tuple[str, ...]:
-    """What the pipeline's model calls its classes."""
+def _labels(site: Site, pipeline: PipelineSpec, models_dir: Path | None) -> tuple[str, ...]:
+    """What the pipeline's model calls its classes; raises ``ConfigError`` where there is no such model."""
     from pipeline import resources
     from pipeline.inference.model_card import read_card
 
-    return read_card(resources.card_path(site.detectors[pipeline.detector].model, place.models_dir)).labels
+    return read_card(resources.card_path(site.detectors[pipeline.detector].model, models_dir)).labels
 
 
 def _events(site: Site, place: Place) -> Stage:

@@ -15,6 +15,7 @@ from pipeline.types import Picture
 
 ROOM_WAIT_S = 0.003
 """How long to let a full ring be before looking again; its slots hold several times as much work."""
+HELD_WAIT_S = 0.005
 PUBLISHED_AT_LEAST_S = 1e-4
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class CaptureStage:
         if self._stopping:
             self._end("stopped")
             return None
+        if self._head.held:
+            return HELD_WAIT_S
         if self._held is None:
             try:
                 self._held = self._source.read()

@@ -29,6 +29,7 @@ RING_BYTES = 64 << 20
 SLOTS_MIN, SLOTS_MAX = 6, 16
 
 _NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
+_HELD = 10
 _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
@@ -132,6 +133,15 @@ class Head:
     @waits.setter
     def waits(self, value: bool) -> None:
         self._words[_WAITS] = value
+
+    @property
+    def held(self) -> bool:
+        """Whether the writer must not begin yet, because what is behind it is still being started."""
+        return bool(self._words[_HELD])
+
+    @held.setter
+    def held(self, value: bool) -> None:
+        self._words[_HELD] = value
 
     @property
     def expected_frames(self) -> int | None:
