@@ -20,6 +20,8 @@ REACH_MAX = 3.0
 SIZE_LOG_MAX = 0.7
 """A face of more than twice or less than half the size is another one."""
 SIZE_LOG_SD = 0.25
+FACES_MAX = 128
+"""A look with more faces than that is a flood; the strongest are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ def iou(a: Box, b: Box) -> float:
 
 
 def faces(detections: Detections, classes: int) -> list[Face]:
-    """The faces behind per-class detections, strongest first; boxes without area or with a foreign class are none."""
+    """The faces behind per-class detections, strongest first, at most ``FACES_MAX``.
+
+    Boxes without area or with a foreign class are none.
+    """
     rows = sorted(
         zip(
             detections.confidence.tolist(),
@@ -61,6 +66,8 @@ def faces(detections: Detections, classes: int) -> list[Face]:
                 scores[class_id] = confidence
                 break
         else:
+            if len(found) == FACES_MAX:
+                break
             scores = [0.0] * classes
             scores[class_id] = confidence
             found.append((confidence, box, scores))

@@ -25,7 +25,7 @@ SIZE_MEMORY_S = 0.15
 _NOISE = POSITION_SD**2
 
 
-class Motion(msgspec.Struct, frozen=True):
+class Motion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Centre and velocity (pixels, pixels a second), box size (pixels) and covariance (in face sizes) at one time."""
 
     cx: float

@@ -34,9 +34,11 @@ LOOK_S_MAX = 0.25
 """One look is evidence for at most this long, however long ago the last one was."""
 HIDDEN_IOU = 0.3
 """A carried track is not reported where a found one covers it so much."""
+TRACKS_MAX = 256
+"""Beyond these the tracks that were found longest ago are dropped, so that cost and state stay bounded."""
 
 
-class _Followed(msgspec.Struct, forbid_unknown_fields=True):
+class _Followed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A track's state at its newest look. evidence: confidence-seconds a class, fading with ``CLASS_MEMORY_S``."""
 
     id: int
@@ -110,9 +112,7 @@ class Tracker:
             raise ValueError(f"time must go up: {time_s} s after {self._state.time_s} s")
         self._state.time_s = time_s
         self._fit(frame_wh)
-        self._state.tracks = [
-            t for t in self._state.tracks if time_s - t.seen_s <= (KEPT_S if t.confirmed else TENTATIVE_KEPT_S)
-        ]
+        self._forget(time_s)
         expected = [track.motion.after(time_s - track.seen_s) for track in self._state.tracks]
         reports: list[Track] = []
         if detections is not None:
@@ -174,6 +174,13 @@ class Tracker:
                 continue
             carried.append(track.report(box, detected=False))
         return carried
+
+    def _forget(self, time_s: float) -> None:
+        """Drops the tracks that were not found for too long, and the oldest of too many."""
+        kept = [t for t in self._state.tracks if time_s - t.seen_s <= (KEPT_S if t.confirmed else TENTATIVE_KEPT_S)]
+        if len(kept) > TRACKS_MAX:
+            kept = sorted(sorted(kept, key=lambda t: t.seen_s)[-TRACKS_MAX:], key=lambda t: t.id)
+        self._state.tracks = kept
 
     def _fit(self, frame_wh: tuple[int, int]) -> None:
         """A source that changes its size goes on with the same faces."""

@@ -31,6 +31,8 @@ LOOK_S_MAX = 0.25
 RETURN_DISTANCE = 1.0
 """Face sizes between the places where a face vanished and came back."""
 RETURN_SIZE_RATIO = 2.0
+FACES_MAX = 512
+"""Beyond these, faces without an open episode are forgotten, longest unseen first: the state stays bounded."""
 
 Box = tuple[float, float, float, float]
 
@@ -50,14 +52,14 @@ class Config(PluginConfig):
     cooldown_s: float = Field(default=30.0, ge=0)
 
 
-class _Moment(msgspec.Struct, frozen=True, array_like=True):
+class _Moment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One instant on both clocks."""
 
     stream_s: float
     wall_ns: int
 
 
-class _Episode(msgspec.Struct, forbid_unknown_fields=True):
+class _Episode(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """What its ``end`` needs to say again."""
 
     id: str
@@ -66,7 +68,7 @@ class _Episode(msgspec.Struct, forbid_unknown_fields=True):
     confidence: float
 
 
-class _Face(msgspec.Struct, forbid_unknown_fields=True):
+class _Face(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """One track as this rule knows it.
 
     since: when it took on its present state (bare or not); state_s: for how long it has been looked at in it.
@@ -204,13 +206,18 @@ class NoMask:
         return face.quiet_until_s is not None and stream_s < face.quiet_until_s
 
     def _forget(self, stream_s: float) -> None:
-        """Drops faces that are gone and have nothing left to hold back."""
+        """Drops faces that are gone and have nothing left to hold back, and the oldest of too many."""
         keep_s = max(self._config.gone_s, self._config.return_s)
-        self._state.faces = {
+        kept = {
             track_id: face
             for track_id, face in self._state.faces.items()
             if stream_s - face.seen.stream_s <= keep_s or self._is_quiet(face, stream_s)
         }
+        if len(kept) > FACES_MAX:
+            idle = sorted((face.seen.stream_s, track_id) for track_id, face in kept.items() if face.episode is None)
+            for _, track_id in idle[: len(kept) - FACES_MAX]:
+                del kept[track_id]
+        self._state.faces = kept
 
 
 def _about_same_place(a: Box, b: Box) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import time
 
 import msgspec
@@ -74,6 +75,18 @@ def test_a_source_without_rules_has_tracks() -> None:
 
 def test_the_detector_is_asked_for_weaker_faces_than_begin_a_track() -> None:
     assert 0 < detector_confidence(0.5) < 0.5
+
+
+def test_a_flood_of_false_faces_stays_bounded() -> None:
+    chance = random.Random(3)
+    looks = [
+        Look(k / 5, [(chance.uniform(0, 1280), chance.uniform(0, 720), 8.0, 0.9, BARE) for _ in range(400)])
+        for k in range(25)
+    ]
+    stream = analytics()
+    results, _ = feed(stream, looks)
+    assert max(len(result.tracks) for result in results) <= 400
+    assert len(msgspec.msgpack.encode(stream.snapshot())) < 200_000
 
 
 @pytest.mark.parametrize(("people", "limit_ms"), [(5, 0.2), (30, 1.0)])
