@@ -61,7 +61,7 @@ class CaptureStage:
         self._start_wall_ns = self._head.start_wall_ns(self._source.start_wall_ns or self._wall_clock_ns())
         if self._head.next_seq and self._source.pacing != "live":
             log.info("%s goes on at frame %d", self.name, self._head.next_seq)
-            self._source.seek(self._head.next_seq)
+            self._source.seek(self._head.next_seq, self._writer.last_time_s())
 
     def stop(self) -> None:
         self._stopping = True
