@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.errors import ConfigError, StartupError
+from pipeline.errors import ConfigError, RuntimeFailure, StartupError
 from pipeline.inference.model_card import InputSpec, ModelCard
 from pipeline.plugins import PluginConfig
 
@@ -46,7 +46,7 @@ class Backend(Protocol):
     def infer(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
         """(n, 3, h, w) float32 RGB as the card scales it → ``{"boxes": (n, a, 4), "scores": (n, a, c)}`` float32.
 
-        Raises ``ValueError`` for another shape or dtype than the card's.
+        Raises ``ValueError`` for another shape or dtype than the card's, ``RuntimeFailure`` where the runtime fails.
         """
 
     def close(self) -> None:
@@ -65,6 +65,8 @@ def check_batch(batch: NDArray[Any], spec: InputSpec) -> None:
 def check_outputs(outputs: Mapping[str, NDArray[Any]], count: int, card: ModelCard, card_path: Path) -> None:
     """Raises ``ConfigError`` where what came out for a batch of ``count`` contradicts the card's head or classes."""
     for name, field, columns in (("boxes", "head.variances", 4), ("scores", "classes", len(card.classes))):
+        if not isinstance(outputs[name], np.ndarray) or outputs[name].dtype != np.float32:
+            raise contradiction(card_path, f"tensors.{name}", "a float32 tensor", "something else")
         shape = outputs[name].shape
         if len(shape) != 3 or shape[0] != count:
             raise contradiction(card_path, f"tensors.{name}", f"(n, a, {columns})", f"{shape} for a batch of {count}")
@@ -82,10 +84,19 @@ def contradiction(card: Path | str, field: str, says: str, weights: str) -> Conf
     return ConfigError(f"{card}: {field}: the card says {says}, the weights say {weights}")
 
 
+def failed(runtime: str, error: Exception) -> RuntimeFailure:
+    """The runtime raised something while it looked at a picture."""
+    return RuntimeFailure(f"{runtime} failed: {_one_line(error)}")
+
+
 def missing_framework(module: str, pip_name: str) -> StartupError:
     return StartupError(f"the backend needs {module}, which is not installed: pip install '{pip_name}'")
 
 
 def unreadable(path: Path, runtime: str, error: Exception) -> StartupError:
     """The runtime's own parser refused the file."""
-    return StartupError(f"{path}: model file unreadable by {runtime}: {' '.join(str(error).split())[:300]}")
+    return StartupError(f"{path}: model file unreadable by {runtime}: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

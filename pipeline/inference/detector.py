@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline import plugins, resources
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RuntimeFailure, StartupError
 from pipeline.inference import weights
 from pipeline.inference.backend import Backend, BackendConfig, check_outputs
 from pipeline.inference.model_card import ModelCard, read_card
@@ -86,14 +87,23 @@ def build_detector(
         raise ConfigError(str(error)) from error
     card_path = resources.card_path(model, models_dir)
     card = read_card(card_path)
+    cv2.setNumThreads(1)  # of the process: frames are looked at side by side, none is split among threads
     loaded = build_backend(card, card_path, backend, backend_options, models_dir)
     try:
         empty = np.zeros((1, 3, card.input.height, card.input.width), np.float32)
-        check_outputs(loaded.infer(empty), 1, card, card_path)
+        check_outputs(_first(loaded, empty, card_path), 1, card, card_path)
     except BaseException:
         loaded.close()
         raise
     return Detector(card, loaded, suppression, resize)
+
+
+def _first(backend: Backend, batch: NDArray[np.float32], card_path: Path) -> Mapping[str, NDArray[Any]]:
+    """The outputs for a first picture; a network that cannot look at one is no failure while running."""
+    try:
+        return backend.infer(batch)
+    except RuntimeFailure as error:
+        raise StartupError(f"{card_path}: its weights cannot be run: {error}") from error
 
 
 def build_backend(

@@ -12,6 +12,7 @@ from pipeline.inference.backend import (
     BackendConfig,
     check_batch,
     contradiction,
+    failed,
     missing_framework,
     unreadable,
 )
@@ -41,7 +42,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         refusals = (
             state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel,
-            state.NotImplemented, state.RuntimeException, RuntimeError, ValueError,
+            state.NotImplemented, state.RuntimeException, state.EPFail, RuntimeError, ValueError,
         )  # fmt: skip
         try:
             session = ort.InferenceSession(files.read("onnx"), options, providers=["CPUExecutionProvider"])
@@ -49,13 +50,17 @@ class OnnxRuntime:
             raise unreadable(files.name("onnx"), "onnxruntime", error) from error
         _check(session, card, files)
         self._session: Any = session
+        self._refusals = refusals
         self._spec = card.input
         self._input = files.tensors.input
         self._outputs = [files.tensors.boxes, files.tensors.scores]
 
     def infer(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
         check_batch(batch, self._spec)
-        boxes, scores = self._session.run(self._outputs, {self._input: batch})
+        try:
+            boxes, scores = self._session.run(self._outputs, {self._input: batch})
+        except self._refusals as error:
+            raise failed("onnxruntime", error) from error
         return {"boxes": boxes, "scores": scores}
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StartupError
-from pipeline.inference.backend import BackendConfig, check_batch, contradiction, unreadable
+from pipeline.inference.backend import BackendConfig, check_batch, contradiction, failed, unreadable
 from pipeline.inference.model_card import ModelCard
 from pipeline.inference.weights import RuntimeFiles
 
@@ -55,7 +55,7 @@ class OpenCvDnn:
             net.setInput(batch, self._input)
             boxes, scores = net.forward(self._outputs)
         except cv2.error as error:
-            raise unreadable(self._files.name(self._roles[-1]), "opencv_dnn", error) from error
+            raise failed("opencv_dnn", error) from error
         self._idle.put(net)
         return {"boxes": boxes, "scores": scores}
 
