@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,6 +43,14 @@ def kill(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def processes_with(run_base: Path) -> dict[int, str]:
@@ -143,7 +152,7 @@ class Run:
         def there() -> bool:
             directory = self.directory()
             if directory is not None:
-                with contextlib.suppress(FileNotFoundError, StartupError):
+                with contextlib.suppress(FileNotFoundError, StartupError, ValueError):  # not there, or half made
                     found.append(attach(directory, source))
             assert not self.over, f"the run ended before it began: {self.finish()}"
             return bool(found)
