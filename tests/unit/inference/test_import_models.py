@@ -4,12 +4,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 
 from pipeline import resources
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
+from pipeline.inference.importing import aizoo
 from pipeline.inference.importing.install import import_model
+from pipeline.inference.importing.pickled import RefusedError
 from pipeline.inference.model_card import ModelCard, read_card
 from pipeline.inference.weights import file_sha256
 from tests.shared_data import shared
@@ -83,6 +87,29 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     card, path = _altered(tmp_path, shared("models/aizoo/face_mask_detection.pth").read_bytes())
     with pytest.raises(RuntimeFailure, match=r"aizoo-360\.onnx: what was made has sha256 "):
         import_model(card, path, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("conv2d_1_bn.running_var", np.full(64, -1, np.float32)),
+        ("conv2d_1_bn.running_var", np.full(64, np.nan, np.float32)),
+        ("conv2d_1_bn.bias", np.zeros(63, np.float32)),
+        ("conv2d_1.weight", np.zeros((64, 31, 3, 3), np.float32)),
+        ("conv2d_1.weight", np.zeros(64, np.float32)),
+        ("cls_0_conv.bias", np.zeros(3, np.float32)),
+    ],
+)
+def test_weights_that_make_no_network(name: str, value: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    card, _ = of("aizoo-360")
+    pth = shared("models/aizoo/model360.pth").read_bytes()
+    state = aizoo.read_network(pth) | {name: value}
+    monkeypatch.setattr(aizoo, "read_network", lambda _: state)
+    with pytest.raises(RefusedError, match=name.partition("_bn")[0]):
+        aizoo.to_onnx(pth, card)
+    del state[name]
+    with pytest.raises(RefusedError, match=f"holds no weight {name}"):
+        aizoo.to_onnx(pth, card)
 
 
 def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
