@@ -1,0 +1,199 @@
+"""The inference stage with a detector that waits for us: what is looked at, in which order, and after a restart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.inference.stage import ATTEMPTS_MAX, InferenceStage
+from pipeline.transport.results import ResultLog
+from pipeline.transport.ring import SLOTS_MAX, Head, Writer
+from pipeline.types import Result
+from tests.runs import wait_until
+from tests.unit.stages.fakes import FakeAnalytics, FakeDetector, head_in, lane_of, publish
+
+
+class Inference:
+    """One life of an inference over a ring and a result log in ``directory``."""
+
+    def __init__(self, directory: Path, detector: FakeDetector, *, in_flight: int = 1) -> None:
+        self.head = Head.attach(directory, "gate")
+        self.results = ResultLog.attach(directory, "gate")
+        self.analytics = FakeAnalytics()
+        self.detector = detector
+        lane = lane_of(self.head, self.results, self.analytics)
+        self.stage = InferenceStage("inference/all", [lane], detector.as_detector, in_flight=in_flight)
+        self.stage.open()
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Steps until it is so; the detector's threads need real time."""
+
+        def step() -> bool:
+            self.stage.step()
+            return condition()
+
+        wait_until(step, what, 30)
+
+    def all_results(self) -> list[Result]:
+        return [self.results.result(seq) for seq in range(self.results.published)]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    head_in(tmp_path).close()
+    results = ResultLog.create(tmp_path, "gate")
+    results.detach_events()
+    results.close()
+    return tmp_path
+
+
+def writer_in(directory: Path, *, lossless: bool) -> Writer:
+    return Writer(Head.attach(directory, "gate"), lossless=lossless)
+
+
+def test_a_file_has_every_frame_looked_at_in_order(directory: Path) -> None:
+    writer = writer_in(directory, lossless=True)
+    inference = Inference(directory, FakeDetector(), in_flight=3)
+    for _ in range(4):
+        publish(writer, 10)
+        published = writer.head.next_seq
+        inference.until(lambda: inference.results.published == published, "results")  # noqa: B023
+    writer.head.end("end_of_stream")
+    inference.until(lambda: inference.results.finished, "the end")
+    assert inference.stage.step() is None
+    assert [(r.frame.seq, r.detected, r.reason) for r in inference.all_results()] == [
+        (n, True, None) for n in range(40)
+    ]
+    assert sorted(inference.detector.shown) == list(range(40))
+    assert inference.analytics.finished == "end_of_stream"
+    assert inference.head.position("inference") == 40
+    inference.stage.close()
+    assert inference.detector.closed
+
+
+def test_results_come_in_order_even_if_the_frames_do_not(directory: Path) -> None:
+    """The first frame takes longer than the second: its result is still the first."""
+    release = threading.Event()
+
+    def slow_first(number: int) -> None:
+        if number == 0:
+            assert release.wait(30)
+
+    writer = writer_in(directory, lossless=True)
+    inference = Inference(directory, FakeDetector(before=slow_first), in_flight=2)
+    publish(writer, 2)
+    inference.until(lambda: sorted(inference.detector.shown) == [0, 1], "both frames in flight")
+    inference.stage.step()
+    assert inference.results.published == 0
+    release.set()
+    inference.until(lambda: inference.results.published == 2, "both results")
+    assert [result.frame.seq for result in inference.all_results()] == [0, 1]
+    inference.stage.close()
+
+
+def test_overload_of_a_live_source_looks_at_the_newest(directory: Path) -> None:
+    """What came meanwhile is carried, in order, with the reason."""
+    gate = threading.Event()
+    writer = writer_in(directory, lossless=False)
+    inference = Inference(directory, FakeDetector(gate=gate))
+    publish(writer, 1)
+    inference.until(lambda: inference.detector.shown == [0], "the first frame in flight")
+    publish(writer, 9)
+    inference.stage.step()
+    assert inference.detector.shown == [0]
+    gate.set()
+    inference.until(lambda: inference.results.published == 10, "all results")
+    assert [(r.frame.seq, r.reason) for r in inference.all_results()] == [
+        (0, None), *((n, "overload") for n in range(1, 9)), (9, None),
+    ]  # fmt: skip
+    assert inference.detector.shown == [0, 9]
+    assert inference.results.skipped == {"overload": 8}
+    assert (inference.results.detected, inference.results.published) == (2, 10)
+    inference.stage.close()
+
+
+def test_pixels_that_were_overwritten_meanwhile_do_not_count(directory: Path) -> None:
+    gate = threading.Event()
+    writer = writer_in(directory, lossless=False)
+    inference = Inference(directory, FakeDetector(gate=gate))
+    publish(writer, 1)
+    inference.until(lambda: inference.detector.shown == [0], "the first frame in flight")
+    publish(writer, SLOTS_MAX + 2)
+    gate.set()
+    inference.until(lambda: inference.results.published == SLOTS_MAX + 3, "all results")
+    first, last = inference.all_results()[0], inference.all_results()[-1]
+    assert (first.detected, first.reason) == (False, "expired")
+    assert (last.detected, last.reason) == (True, None)
+    assert inference.results.skipped == {"overload": SLOTS_MAX + 1, "expired": 1}
+    inference.stage.close()
+
+
+def test_a_far_too_late_inference_still_gives_a_result_for_every_frame(directory: Path) -> None:
+    """More frames than the ring's header remembers: times keep going up."""
+    writer = writer_in(directory, lossless=False)
+    publish(writer, 1500)
+    inference = Inference(directory, FakeDetector())
+    last: list[Result] = []
+    inference.until(lambda: inference.results.published == 1500, "all results")
+    last = [inference.results.result(seq) for seq in range(1500 - 400, 1500)]
+    times = [result.frame.time_s for result in last]
+    assert times == sorted(set(times))
+    assert inference.analytics.seen == list(range(1500))
+    assert inference.detector.shown == [1499 % 200]
+    inference.stage.close()
+
+
+def test_a_restarted_inference_goes_on_where_the_last_result_is(directory: Path) -> None:
+    writer = writer_in(directory, lossless=True)
+    first = Inference(directory, FakeDetector())
+    publish(writer, 5)
+    first.until(lambda: first.results.published == 3, "three results")
+    first.stage.close()
+    second = Inference(directory, FakeDetector(), in_flight=2)
+    assert second.analytics.seen == [0, 1, 2]
+    writer.head.end("end_of_stream")
+    second.until(lambda: second.results.finished, "the end")
+    assert sorted(second.detector.shown) == [3, 4]
+    assert second.analytics.seen == [0, 1, 2, 3, 4]
+    second.stage.close()
+    third = Inference(directory, FakeDetector())
+    assert third.stage.step() is None
+    assert third.detector.shown == []
+    third.stage.close()
+
+
+@pytest.mark.parametrize("deadly", [0, 4])
+def test_a_frame_that_kills_is_left_out_in_the_end(directory: Path, deadly: int) -> None:
+    """Each life begins with the frame behind the last result, and that frame is tried as often as any other."""
+    writer = writer_in(directory, lossless=True)
+    publish(writer, 8)
+    writer.head.end("end_of_stream")
+
+    def die(number: int) -> None:
+        if number == deadly:
+            raise MemoryError
+
+    lives = 0
+    while True:
+        lives += 1
+        inference = Inference(directory, FakeDetector(before=die))
+        try:
+            inference.until(lambda: inference.results.finished, "the end")  # noqa: B023
+            break
+        except MemoryError:
+            assert inference.results.published == deadly
+        finally:
+            inference.stage.close()
+    assert lives == (ATTEMPTS_MAX + 1 if deadly == 0 else ATTEMPTS_MAX + 2)
+    assert [result.reason for result in inference.all_results()] == [
+        "failed" if n == deadly else None for n in range(8)
+    ]
+
+
+def test_close_is_safe_twice(directory: Path) -> None:
+    inference = Inference(directory, FakeDetector())
+    inference.stage.close()
+    inference.stage.close()
