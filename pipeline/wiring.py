@@ -87,9 +87,20 @@ def stages(site: Site) -> list[StageSpec]:
 
 
 def check(site: Site, models_dir: Path | None) -> None:
-    """What can be known to be wrong beside the configuration's own text, before anything starts."""
-    for pipeline in site.pipelines.values():
-        _labels(site, pipeline, models_dir)
+    """What can be known to be wrong beside the configuration's own text, before anything starts.
+
+    Raises ``ConfigError`` for a model without a card or without that runtime, ``StartupError`` for missing weights.
+    """
+    from pipeline import resources
+    from pipeline.inference import weights
+    from pipeline.inference.model_card import read_card
+
+    for name in {pipeline.detector for pipeline in site.pipelines.values()}:
+        backend = site.backends[name]
+        path = resources.card_path(site.detectors[name].model, models_dir)
+        card = read_card(path)
+        precision = getattr(backend.config, "precision", "fp32")
+        weights.locate(card, path, weights.runtime_of(card, path, backend.kind, precision), models_dir)
 
 
 def prepare(site: Site, run_dir: Path) -> None:
