@@ -17,6 +17,8 @@ from pipeline.transport import wire
 from pipeline.types import Health
 
 IPC_PATH_MAX = 107
+RINGS_MAX = 1000
+"""ZeroMQ looks only every millisecond or so which rings have been taken; with room for fewer, quick rings get lost."""
 
 
 def ipc(path: Path) -> str:
@@ -31,7 +33,7 @@ class Bell:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
         self._socket = context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, 4)
+        self._socket.setsockopt(zmq.SNDHWM, RINGS_MAX)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(ipc(path))
 
