@@ -1,0 +1,1 @@
+"""What the pipeline costs here: the library behind ``run_pipeline.py bench``."""
