@@ -21,7 +21,7 @@ import zmq
 from pipeline.config import Part, PipelineSpec, Site
 from pipeline.errors import StartupError
 from pipeline.stage import Stage
-from pipeline.transport.channel import Bell, BellListener
+from pipeline.transport.channel import Bell, BellListener, ipc
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import LOSSLESS, Head, Reader
 from pipeline.types import Layout
@@ -107,6 +107,7 @@ def prepare(site: Site, run_dir: Path) -> None:
     """Makes what the stages of a run share; called once, by the supervisor, before any of them starts."""
     names = [spec.name for spec in stages(site)]
     for source in site.sources:
+        ipc(run_dir / f"{source}.result-bell")  # the longest of a source's sockets, refused here and not by each stage
         readers = [(INFERENCE, LOSSLESS)]
         if f"{ANNOTATOR}/{source}" in names:
             readers.append((ANNOTATOR, LOSSLESS))

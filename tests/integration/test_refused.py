@@ -244,6 +244,18 @@ def test_shared_memory_that_is_too_small(program: Program, plain_video: Path, si
     check(program, outcome, 3, "shared memory at ", "too small", "remount")
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("/proc/nowhere", "the run directory cannot be made"), ("/dev/shm/" + "x" * 74, "a socket's path may have 107")],
+    ids=["not possible", "too long"],
+)
+def test_a_run_directory_that_cannot_be(program: Program, plain_video: Path, place: str, said: str) -> None:
+    shutil.copy(plain_video, program.cwd / "a-rather-long-name.mp4")
+    outcome = program.run("run", "--source", "a-rather-long-name.mp4", "--record", "out.mp4", FACEMASK_RUN_DIR=place)
+    shutil.rmtree(place, ignore_errors=True)
+    check(program, outcome, 3, said)
+
+
 def test_a_disk_that_fills_up(program: Program, face_video: Path) -> None:
     """What was recorded before is kept, and can be played."""
     with small_disk(program.cwd / "disk", "100k"):
