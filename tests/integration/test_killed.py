@@ -119,6 +119,35 @@ def test_everything_dies_at_once(program: Program, short_video: Path, short_even
     check(program, run, short_events, killed)
 
 
+def test_two_sources_recorded_into_a_directory(program: Program, short_video: Path, short_events: list[Told]) -> None:
+    """One inference serves both, and each recorder remembers the name that it has chosen."""
+    (program.cwd / "site.yaml").write_text(
+        f"""
+name: entrance
+sources: {{short: {{kind: file, path: {short_video}}}, other: {{kind: file, path: {short_video}}}}}
+detectors: {{mask: {{model: aizoo-260}}}}
+rules: {{no_mask: {{kind: no_mask}}}}
+sinks: {{recordings: {{kind: recorder, directory: recordings}}, log: {{kind: jsonl, path: events.jsonl}}}}
+pipelines: {{all: {{sources: [short, other], detector: mask, rules: [no_mask], sinks: [recordings, log]}}}}
+"""
+    )
+    run = program.start("run", "site.yaml", "--json")
+    with run.results("short") as results, run.results("other") as others:
+        wait_until(lambda: min(results.published, others.published) >= 15, "some results of both")
+        assert kill(run.await_stage("inference"))
+        wait_until(lambda: min(results.published, others.published) >= 25, "some more")
+        assert kill(run.await_stage("annotator"))
+    outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert sum(outcome.report["restarts"].values()) == 2
+    for source in ("short", "other"):
+        [recording] = (program.cwd / "recordings").glob(f"{source}-*.mp4")
+        assert [frame.number for frame in read_numbered(recording)] == list(range(COUNT))
+        told = [event for event in told_in(program.cwd / "events.jsonl") if event.source == source]
+        assert [event[4:] for event in told] == [event[4:] for event in short_events]
+    program.assert_nothing_left()
+
+
 def start(program: Program, video: Path) -> Run:
     return program.start("run", "--json", "--source", video, "--record", "out.mp4", "--events", "events.jsonl")
 
