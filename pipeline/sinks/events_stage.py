@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import Disconnected, FrameExpired
+from pipeline.errors import Disconnected, FrameExpired, RuntimeFailure
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.sink import EventSink
 from pipeline.stage import BELL_TIMEOUT_S
@@ -34,13 +34,17 @@ class Inlet:
 
 @dataclass(slots=True)
 class Outlet:
-    """One event sink, the sources that it is for, and how far it has come in the log."""
+    """One event sink, the sources that it is for, and how far it has come in the log.
+
+    failed: why nothing is sent there any more.
+    """
 
     name: str
     sink: EventSink
     sources: frozenset[str]
     cursor: int = 0
     retry_at_s: float = 0.0
+    failed: RuntimeFailure | None = None
 
 
 class EventsStage:
@@ -75,6 +79,7 @@ class EventsStage:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
 
     def step(self) -> float | None:
+        """Raises ``RuntimeFailure`` at the end, or with the last sink that failed, where not all could be delivered."""
         assert self._log is not None
         for inlet in self._inlets.values():
             inlet.bell.clear()
@@ -83,6 +88,7 @@ class EventsStage:
         if moved:
             return 0
         if all(inlet.results.finished for inlet in self._inlets.values()) and self._may_leave(all(delivered)):
+            self._check_delivered(self._log)
             return None
         return BELL_TIMEOUT_S
 
@@ -105,6 +111,8 @@ class EventsStage:
 
     def _deliver(self, event_log: EventLog, outlet: Outlet) -> bool:
         """Sends what the sink has not had; returns whether it has everything now."""
+        if outlet.failed:
+            return True
         if self._clock() < outlet.retry_at_s:
             return False
         while True:
@@ -121,8 +129,27 @@ class EventsStage:
                     outlet.retry_at_s = self._clock() + RETRY_S
                     event_log.set_cursor(outlet.name, outlet.cursor)
                     return False
+                except RuntimeFailure as error:
+                    self._leave_out(outlet, error)
+                    return True
                 outlet.cursor = event["seq"]
             event_log.set_cursor(outlet.name, outlet.cursor)
+
+    def _leave_out(self, outlet: Outlet, error: RuntimeFailure) -> None:
+        """A full disk under one sink is no reason to send nothing to the others."""
+        outlet.failed = error
+        if all(other.failed for other in self._outlets):
+            raise error
+        log.warning("%s; the other sinks go on", error)
+
+    def _check_delivered(self, event_log: EventLog) -> None:
+        for outlet in self._outlets:
+            if outlet.failed:
+                raise outlet.failed
+            left = [event for event in event_log.after(outlet.cursor, BATCH) if event["source"] in outlet.sources]
+            if left:
+                count = f"at least {BATCH}" if len(left) == BATCH else str(len(left))
+                raise RuntimeFailure(f"sink {outlet.name}: {count} events could not be delivered")
 
     def _may_leave(self, delivered: bool) -> bool:
         if self._farewell_s is None:
