@@ -2,8 +2,8 @@
 
 All stages are started at once, and captures begin when everything behind them runs: nothing waits while a model is
 loaded, and a run that is refused has not looked at anything. A run ends by itself: captures end their streams, and
-everything behind them drains. Being asked to stop (SIGINT, SIGTERM) ends the captures, so that what was captured is
-still looked at and recorded; asked again, or after a while, everything is terminated, then killed.
+everything behind them drains. Being asked to stop (SIGINT, SIGTERM, SIGHUP) ends the captures, so that what was
+captured is still looked at and recorded; asked again, or after a while, everything is terminated, then killed.
 """
 
 from __future__ import annotations
@@ -217,7 +217,9 @@ class Supervisor:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a terminal that is closed; under nohup the run goes on
+            signals.append(signal.SIGHUP)
         previous = [signal.signal(number, self._on_signal) for number in signals]
         previous_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         try:

@@ -42,14 +42,38 @@ def test_ctrl_c_records_what_was_captured(program: Program, face_video: Path) ->
     program.assert_nothing_left()
 
 
-def test_sigterm_is_the_same(program: Program, plain_video: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_are_the_same(program: Program, plain_video: Path, number: signal.Signals) -> None:
     run = start(program, plain_video)
     with run.head("plain") as head:
         wait_until(lambda: head.next_seq >= CAPTURED_MIN, "some frames")
-        os.kill(run.pid, signal.SIGTERM)
+        os.kill(run.pid, number)
         outcome = run.finish()
     assert outcome.code == 0, outcome.stderr
     assert numbers(program.cwd / "out.mp4") == list(range(outcome.report["frames"]["decoded"]))
+    program.assert_nothing_left()
+
+
+def test_a_site_that_runs_is_not_started_twice(program: Program, face_video: Path) -> None:
+    (program.cwd / "site.yaml").write_text(
+        f"""
+name: gate
+sources: {{gate: {{kind: file, path: {face_video}, realtime: true, loop: true}}}}
+detectors: {{mask: {{model: aizoo-260}}}}
+pipelines: {{all: {{sources: [gate], detector: mask}}}}
+"""
+    )
+    first = program.start("run", "site.yaml", "--json")
+    with first.results("gate") as results:
+        wait_until(lambda: results.published >= 3, "some results")
+        second = program.run("run", "site.yaml")
+        assert second.code == 3
+        [line] = second.errors
+        assert "'gate' is running already" in line
+        published = results.published
+        wait_until(lambda: results.published > published + 3, "that the first goes on")
+        first.signal(signal.SIGINT)
+    assert first.finish().code == 0
     program.assert_nothing_left()
 
 
