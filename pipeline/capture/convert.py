@@ -81,6 +81,7 @@ class Converter:
 
     def __init__(self) -> None:
         self._turn = _UPRIGHT
+        self._rotation = 0
         self._key: tuple[object, ...] = ()
         self._plan: _Plan | None = None
         self._reformatter = VideoReformatter()
@@ -91,8 +92,8 @@ class Converter:
 
         sample_aspect: width to height of one stored pixel, None or 0 where unknown (square).
         """
-        if frame.key_frame or self._plan is None:
-            self._turn = self._read_turn(frame)
+        if self._plan is None or (frame.key_frame and frame.rotation != self._rotation):
+            self._turn, self._rotation = self._read_turn(frame), frame.rotation
         format_ = frame.format
         key = (format_.name, frame.width, frame.height, frame.color_range, frame.colorspace, sample_aspect, self._turn)
         if self._plan is None or key != self._key:
@@ -125,6 +126,9 @@ class Converter:
         ).planes
 
     def _read_turn(self, frame: av.VideoFrame) -> Turn:
+        """Seldom: PyAV's ``side_data`` and its frame hold each other, and the picture's memory, until the next full
+        garbage collection, which may be hundreds of key frames away.
+        """
         turn: Turn | None
         try:
             side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
