@@ -49,7 +49,7 @@ class Augmenter:
     def __init__(self, samples: list[Sample], width: int, height: int, mix: Mix | None = None) -> None:
         self.samples, self.width, self.height, self.mix = samples, width, height, mix or Mix()
         names = sorted({s.set for s in samples})
-        self.members = [np.array([i for i, s in enumerate(samples) if s.set == name]) for name in names]
+        self.members = [self._balanced([i for i, s in enumerate(samples) if s.set == name]) for name in names]
         weights = np.array([WEIGHTS.get(name, 1.0 / len(names)) for name in names])
         self.weights = weights / weights.sum()
         self.portraits = np.array([i for i, s in enumerate(samples) if s.set == PORTRAITS])
@@ -67,6 +67,12 @@ class Augmenter:
         side = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1))
         labels = np.where(side < self.mix.smallest_face, IGNORE, labels)
         return canvas, boxes, labels
+
+    def _balanced(self, members: list[int]) -> NDArray[np.int64]:
+        """Pictures with the class that is rarer in their set stand twice."""
+        labels = np.concatenate([self.samples[i].labels for i in members])
+        rarer = int((labels == 1).sum() < (labels == 0).sum())
+        return np.array([*members, *[i for i in members if (self.samples[i].labels == rarer).any()]])
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         group = self.members[rng.choice(len(self.members), p=self.weights)]
