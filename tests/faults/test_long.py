@@ -75,7 +75,7 @@ def descriptors_of(run: Run) -> int:
     return len(list(Path(f"/proc/{run.pid}/fd").iterdir()))
 
 
-def test_five_thousand_frames_leave_memory_flat(program: Program, tmp_path: Path) -> None:
+def test_four_thousand_frames_leave_memory_flat(program: Program, tmp_path: Path) -> None:
     """The sum over all processes of what each has for itself, and its share of what they share (PSS)."""
     count = 4000
     video = write_numbered(tmp_path / "long.mp4", count)
