@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from pipeline import __version__
 from pipeline import cli_models as models
-from pipeline.commands import bench, detect, doctor, events, run
+from pipeline.commands import bench, detect, doctor, evaluate, events, run
 from pipeline.errors import EXIT_DONE, EXIT_FAILED, PipelineError
 
-COMMANDS = (run, detect, events, models, doctor, bench)
+COMMANDS = (run, detect, events, models, doctor, evaluate, bench)
 
 EPILOG = """\
 exit codes: 0 done · 1 failed at run time · 2 the configuration is wrong · 3 the machine lacks something

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.commands import options as shared
 from pipeline.config import DetectorSpec
 from pipeline.errors import EXIT_DONE, ConfigError, PipelineError, RuntimeFailure
+from pipeline.inference.picture import read_rgb
 from pipeline.types import Detections
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -78,21 +79,6 @@ def _pictures(paths: list[Path]) -> Iterator[Path]:
             yield from sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         else:
             yield path
-
-
-def read_rgb(path: Path) -> Rgb:
-    """(h, w, 3) uint8 RGB, turned as its EXIF data says; raises ``ConfigError`` for what is no picture."""
-    import cv2
-
-    try:
-        raw = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    if image is None:
-        raise ConfigError(f"{path}: is not a picture that can be read ({raw.size} bytes)")
-    rgb: Rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return rgb
 
 
 def described(path: Path, image: Rgb, detections: Detections, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -15,9 +15,14 @@ def add_detector(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detector")
     group.add_argument("--model", metavar="NAME|DIR", help=f"which model looks (default: {DEFAULT_MODEL})")
     group.add_argument("--backend", metavar="KIND", help=f"in which runtime: {', '.join(plugins.kinds('backend'))}")
-    group.add_argument("--confidence-min", type=_share, metavar="0..1", help="what it is sure enough of (default: 0.5)")
-    group.add_argument("--iou-max", type=_share, metavar="0..1", help="overlap above which two boxes are one face")
-    group.add_argument("--nms", choices=["per_class", "agnostic"], help="suppress overlaps per class, or over classes")
+    group.add_argument("--confidence-min", type=share, metavar="0..1", help="what it is sure enough of (default: 0.5)")
+    group.add_argument("--iou-max", type=share, metavar="0..1", help="overlap above which two boxes are one face")
+    group.add_argument(
+        "--nms",
+        type=lambda text: text.replace("-", "_"),
+        choices=["per_class", "agnostic"],
+        help="suppress overlaps per class, or over classes",
+    )
     add_models_dir(group)
 
 
@@ -38,7 +43,8 @@ def detector_values(options: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """An argument from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
