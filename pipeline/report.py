@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline import wiring
 from pipeline.config import Site
+from pipeline.transport.head import Head
 from pipeline.transport.results import LATENCY_BUCKETS, ResultLog, latency_quantiles_ms
-from pipeline.transport.ring import Head
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 

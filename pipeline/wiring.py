@@ -22,8 +22,9 @@ from pipeline.config import Part, PipelineSpec, Site
 from pipeline.errors import StartupError
 from pipeline.stage import Stage
 from pipeline.transport.channel import Bell, BellListener, ipc
+from pipeline.transport.head import LOSSLESS, Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import LOSSLESS, Head, Reader
+from pipeline.transport.ring import Reader
 from pipeline.types import Layout
 
 HEALTH_SOCKET = "health"

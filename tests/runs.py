@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from pipeline import resources
 from pipeline.errors import StartupError
+from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import Head
 from pipeline.transport.run_directory import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,8 +23,8 @@ from pipeline.benchmarks import procfs
 from pipeline.benchmarks.procfs import FamilyTimes
 from pipeline.benchmarks.reference import STEADY_FROM, child_environment, failure
 from pipeline.errors import RuntimeFailure
+from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import Head
 from pipeline.transport.run_directory import base_directory
 
 FINE_S, COARSE_S = 0.002, 0.05

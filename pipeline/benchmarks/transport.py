@@ -16,8 +16,9 @@ import numpy as np
 import zmq
 
 from pipeline.transport.channel import Bell, BellListener
+from pipeline.transport.head import LOSSLESS, Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import LOSSLESS, Head, Reader, Writer
+from pipeline.transport.ring import Reader, Writer
 from pipeline.transport.run_directory import base_directory
 from pipeline.types import I420, FrameRef, Layout, Result, Track
 

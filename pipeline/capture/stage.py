@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.capture.source import Source
 from pipeline.errors import SourceBroken
 from pipeline.transport.channel import Bell
-from pipeline.transport.ring import Head, Writer
+from pipeline.transport.head import Head
+from pipeline.transport.ring import Writer
 from pipeline.types import Picture
 
 ROOM_WAIT_S = 0.003

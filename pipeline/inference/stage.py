@@ -22,8 +22,9 @@ from pipeline.errors import FrameExpired
 from pipeline.inference.detector import Detector
 from pipeline.stage import BELL_TIMEOUT_S
 from pipeline.transport.channel import Bell, BellListener
+from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import Frame, Head, Reader
+from pipeline.transport.ring import Frame, Reader
 from pipeline.types import Detections, Event, FrameRef, Result
 
 ATTEMPTS_MAX = 2

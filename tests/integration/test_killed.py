@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import Head
 from tests.numbered import read_numbered
 from tests.runs import Program, Run, Told, kill, told_in, wait_until
 

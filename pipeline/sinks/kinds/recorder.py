@@ -171,7 +171,10 @@ class Recorder:
         done = finished(self._target, self._context.run_id)
         self._done_s = max((said.last_time_s for said in done.values()), default=None)
         if self._target.exists() and not (self._parts or done or self._config.overwrite):
-            raise ConfigError(f"sink {self._context.name}: {self._target} exists; name another file or overwrite it")
+            raise ConfigError(
+                f"sink {self._context.name}: {self._target} exists; name another file, or overwrite it "
+                "(--overwrite; overwrite: true)"
+            )
         strangers = sorted((part for part in parts if part not in self._parts), key=lambda part: part.run_id)
         for _, group in groupby(strangers, key=lambda part: part.run_id):
             left = list(group)

@@ -15,8 +15,9 @@ from pipeline.inference.stage import Lane
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Accepts, Packet, Stream
 from pipeline.transport.channel import Bell, BellListener
+from pipeline.transport.head import LOSSLESS, SKIPPABLE, Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import LOSSLESS, SKIPPABLE, Head, Reader, Writer
+from pipeline.transport.ring import Reader, Writer
 from pipeline.types import I420, Detections, Event, FrameRef, Layout, Picture, Result
 
 SMALL = Layout(32, 16)

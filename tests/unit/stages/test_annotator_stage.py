@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.sinks.annotator_stage import AnnotatorStage
+from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import SLOTS_MAX, Head, Reader, Writer
+from pipeline.transport.ring import SLOTS_MAX, Reader, Writer
 from pipeline.types import Layout, Result
 from tests.unit.stages.fakes import SMALL, FakeBell, FakeEncoder, FakeSink, as_listener, head_in, publish
 

@@ -10,7 +10,8 @@ import pytest
 from pipeline.capture.source import Pacing
 from pipeline.capture.stage import CaptureStage
 from pipeline.errors import PipelineError, SourceBroken
-from pipeline.transport.ring import SLOTS_MAX, Head, Reader
+from pipeline.transport.head import Head
+from pipeline.transport.ring import SLOTS_MAX, Reader
 from pipeline.types import Layout, Picture
 from tests.unit.stages.fakes import FakeBell, FakeClock, FakeSource, as_bell, film, head_in
 

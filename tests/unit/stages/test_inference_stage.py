@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.inference.stage import ATTEMPTS_MAX, InferenceStage
+from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import SLOTS_MAX, Head, Writer
+from pipeline.transport.ring import SLOTS_MAX, Writer
 from pipeline.types import Result
 from tests.runs import wait_until
 from tests.unit.stages.fakes import FakeAnalytics, FakeDetector, head_in, lane_of, publish

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import FrameExpired, StartupError
-from pipeline.transport.ring import DETACHED, LOSSLESS, SKIPPABLE, Head, Reader, Writer, slots_for
+from pipeline.transport.head import DETACHED, LOSSLESS, SKIPPABLE, Head
+from pipeline.transport.ring import Reader, Writer, slots_for
 from pipeline.transport.shared import SharedFile
 from pipeline.types import I420, Layout
 

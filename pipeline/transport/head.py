@@ -1,0 +1,233 @@
+"""The head of a ring: what exists of one source's frames, in one file of words (see ``shared``).
+
+It says how many frames are published, where they end, which layouts they have, how far each reader has come, and the
+clocks of the newest frames. The pixels are in the files of the generations (``ring``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import FrameExpired
+from pipeline.transport.shared import WORD, SharedFile
+from pipeline.types import FrameRef, Layout, Matrix
+
+_NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
+_HELD = 10
+_READER_WORD = 16
+"""From here on two words a reader: how it takes part, and its position."""
+READERS_MAX = 16
+_TABLE_WORD = 64
+_TABLE_ROWS, _TABLE_COLUMNS = 32, 10
+_REASON_BYTE, _TEXT_BYTES = 4096, 1024
+_NAMES_BYTE = _REASON_BYTE + _TEXT_BYTES
+_FRAMES_WORD = 8192 // WORD
+FRAMES, _FRAME_WORDS = 1024, 4
+"""The clocks of this many newest frames are kept, longer than their pixels: also an expired frame has its place in
+time."""
+_CAPTURED, _WALL, _TIME = 0, 1, 2
+_HEAD_BYTES = 8192 + FRAMES * _FRAME_WORDS * WORD
+
+DETACHED, LOSSLESS, SKIPPABLE = 0, 1, 2
+"""How a reader takes part."""
+_MATRICES: tuple[Matrix, ...] = ("bt601", "bt709", "bt2020")
+
+
+class Head:
+    """The header file of one source's ring."""
+
+    def __init__(self, shared: SharedFile) -> None:
+        self._shared = shared
+        self._words = shared.words
+        self._frames = shared.words[_FRAMES_WORD : _FRAMES_WORD + FRAMES * _FRAME_WORDS].reshape(FRAMES, _FRAME_WORDS)
+        self._times = shared.floats(_FRAMES_WORD, FRAMES * _FRAME_WORDS).reshape(FRAMES, _FRAME_WORDS)[:, _TIME]
+        names = json.loads(_get_text(shared, _NAMES_BYTE))
+        self.source_id: str = names["source"]
+        self.readers: list[str] = names["readers"]
+
+    @classmethod
+    def create(cls, directory: Path, source_id: str, readers: Sequence[tuple[str, int]]) -> Head:
+        """``readers``: name and how it takes part (``LOSSLESS`` or ``SKIPPABLE``), at most 16."""
+        if len(readers) > READERS_MAX:
+            raise ValueError(f"{len(readers)} readers, but a ring has room for {READERS_MAX}")
+        shared = SharedFile.create(directory / f"{source_id}.head", _HEAD_BYTES)
+        words = shared.words
+        words[_NEXT_SEQ], words[_END_SEQ], words[_GENERATION] = 0, -1, -1
+        words[_READERS] = len(readers)
+        for index, (_, part) in enumerate(readers):
+            words[_READER_WORD + 2 * index] = part
+        names = {"source": source_id, "readers": [name for name, _ in readers]}
+        _put_text(shared, _NAMES_BYTE, json.dumps(names))
+        return cls(shared)
+
+    @classmethod
+    def attach(cls, directory: Path, source_id: str) -> Head:
+        return cls(SharedFile.attach(directory / f"{source_id}.head"))
+
+    @property
+    def directory(self) -> Path:
+        return self._shared.path.parent
+
+    @property
+    def next_seq(self) -> int:
+        """The number of frames published so far, which is the number of the next one."""
+        return int(self._words[_NEXT_SEQ])
+
+    @next_seq.setter
+    def next_seq(self, value: int) -> None:
+        self._words[_NEXT_SEQ] = value
+
+    @property
+    def end_seq(self) -> int | None:
+        """One past the last frame there will ever be, or None while more may come."""
+        value = int(self._words[_END_SEQ])
+        return None if value < 0 else value
+
+    @property
+    def end_reason(self) -> str:
+        return _get_text(self._shared, _REASON_BYTE)
+
+    def end(self, reason: str) -> None:
+        """Says that no frame will follow those published; the first to say so is believed."""
+        if self.end_seq is None:
+            _put_text(self._shared, _REASON_BYTE, reason)
+            self._words[_END_SEQ] = self.next_seq
+
+    @property
+    def waits(self) -> bool:
+        """Whether the writer waits for lossless readers; otherwise it overwrites, and what is looked at is newest."""
+        return bool(self._words[_WAITS])
+
+    @waits.setter
+    def waits(self, value: bool) -> None:
+        self._words[_WAITS] = value
+
+    @property
+    def held(self) -> bool:
+        """Whether the writer must not begin yet, because what is behind it is still being started."""
+        return bool(self._words[_HELD])
+
+    @held.setter
+    def held(self, value: bool) -> None:
+        self._words[_HELD] = value
+
+    @property
+    def expected_frames(self) -> int | None:
+        """About how many frames will come, for progress only."""
+        return int(self._words[_EXPECTED]) or None
+
+    @expected_frames.setter
+    def expected_frames(self, value: int | None) -> None:
+        self._words[_EXPECTED] = value or 0
+
+    def start_wall_ns(self, proposed: int) -> int:
+        """Wall clock of stream time 0: the first proposal stays, also when capture is restarted."""
+        if not self._words[_START_WALL]:
+            self._words[_START_WALL] = proposed
+        return int(self._words[_START_WALL])
+
+    def ref(self, seq: int) -> FrameRef:
+        """Frame ``seq`` by name and clocks, of the newest 1024 frames; raises ``FrameExpired`` for older ones."""
+        generation = self.generation_of(seq)
+        captured_ns, wall_ns, *_ = self._frames[seq % FRAMES].tolist()
+        ref = FrameRef(self.source_id, seq, generation, float(self._times[seq % FRAMES]), captured_ns, wall_ns)
+        if self.next_seq >= seq + FRAMES:
+            raise FrameExpired(f"{self.source_id}: frame {seq} is more than {FRAMES} frames old")
+        return ref
+
+    def put_clocks(self, seq: int, *, time_s: float, captured_ns: int, wall_ns: int) -> None:
+        """Notes the clocks of the frame that is about to be published."""
+        self._frames[seq % FRAMES][:2] = captured_ns, wall_ns
+        self._times[seq % FRAMES] = time_s
+
+    @property
+    def corrupt(self) -> int:
+        """How many published frames the decoder knew to be damaged."""
+        return int(self._words[_CORRUPT])
+
+    def count_corrupt(self) -> None:
+        self._words[_CORRUPT] += 1
+
+    @property
+    def generation(self) -> int:
+        """The newest generation, -1 before the first frame."""
+        return int(self._words[_GENERATION])
+
+    def part(self, reader: str) -> int:
+        return int(self._words[_READER_WORD + 2 * self.readers.index(reader)])
+
+    def detach(self, reader: str) -> None:
+        """Nobody waits for this reader any more."""
+        self._words[_READER_WORD + 2 * self.readers.index(reader)] = DETACHED
+
+    def position(self, reader: str) -> int:
+        return int(self._words[_READER_WORD + 2 * self.readers.index(reader) + 1])
+
+    def move(self, reader: str, position: int) -> None:
+        self._words[_READER_WORD + 2 * self.readers.index(reader) + 1] = position
+
+    def slowest(self, *, lossless_only: bool) -> int:
+        """The lowest position of the readers that take part, or the number of published frames without any."""
+        table = self._words[_READER_WORD : _READER_WORD + 2 * int(self._words[_READERS])].reshape(-1, 2).tolist()
+        positions = [position for part, position in table if part == LOSSLESS or (part and not lossless_only)]
+        return min(positions, default=self.next_seq)
+
+    def add_generation(self, layout: Layout, slots: int) -> int:
+        """Enters a generation that begins with the next frame; its file must exist already."""
+        generation = self.generation + 1
+        row = self._row(generation)
+        row[0] = -1
+        row[1:9] = (
+            self.next_seq,
+            layout.width,
+            layout.height,
+            _MATRICES.index(layout.matrix),
+            int(layout.full_range),
+            *layout.sample_aspect,
+            slots,
+        )
+        row[0] = generation
+        self._words[_GENERATION] = generation
+        return generation
+
+    def generation_of(self, seq: int) -> int:
+        """Which generation frame ``seq`` belongs to; raises ``FrameExpired`` when the table has forgotten."""
+        for generation in range(self.generation, max(-1, self.generation - _TABLE_ROWS), -1):
+            if self.first_seq(generation) <= seq:
+                return generation
+        raise FrameExpired(f"frame {seq} is older than the ring's table of layouts")
+
+    def first_seq(self, generation: int) -> int:
+        return int(self._row(generation)[1])
+
+    def layout(self, generation: int) -> tuple[Layout, int]:
+        """Layout and number of slots of ``generation``."""
+        _, _, width, height, matrix, full_range, num, den, slots, _ = self._row(generation).tolist()
+        return Layout(width, height, _MATRICES[matrix], bool(full_range), (num, den)), slots
+
+    def file(self, generation: int) -> Path:
+        return self.directory / f"{self.source_id}.g{generation}"
+
+    def _row(self, generation: int) -> NDArray[np.int64]:
+        first = _TABLE_WORD + (generation % _TABLE_ROWS) * _TABLE_COLUMNS
+        return self._words[first : first + _TABLE_COLUMNS]
+
+    def close(self) -> None:
+        self._words = self._frames = np.empty((0, 0), np.int64)
+        self._times = np.empty(0)
+        self._shared.close()
+
+
+def _put_text(shared: SharedFile, first_byte: int, text: str) -> None:
+    raw = text.encode()[: _TEXT_BYTES - 1]
+    shared.data[first_byte : first_byte + len(raw) + 1] = np.frombuffer(raw + b"\0", np.uint8)
+
+
+def _get_text(shared: SharedFile, first_byte: int) -> str:
+    raw = shared.data[first_byte : first_byte + _TEXT_BYTES].tobytes()
+    return raw[: raw.index(b"\0")].decode(errors="replace")
