@@ -21,6 +21,8 @@ from pipeline.benchmarks.transport import transport_cpu_ms
 from pipeline.types import Layout
 
 LIVE_SIZE, LIVE_FPS = (1280, 720), 25
+DISTURBED_FROM = 0.05
+"""Processors. What runs beside a benchmark costs more than its own time: caches, and turns that come late."""
 _MEMORY_SETTLED = 0.25
 """The first quarter of a run does not count for how flat its memory is."""
 
@@ -42,15 +44,20 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Reference and pipeline, one after the other."""
+    """Reference and pipeline, one after the other. others: processors that something else kept busy meanwhile."""
 
     reference_wall_ms: float
     bare: BareCost
     run: RunFigures
+    others: float = 0.0
 
     @property
     def ratio(self) -> float:
         return self.reference_wall_ms / self.run.wall_ms
+
+    @property
+    def disturbed(self) -> bool:
+        return self.others > DISTURBED_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,7 @@ class Case:
             "frames": self.rounds[0].run.frames,
             "processes": self.setup.processes,
             "ratios": ratios,
+            "others_processors": round(max(r.others for r in self.rounds), 2),
             "cpu_ms_per_frame": round(self.cpu_ms, 3),
             "cpu_ms_by_stage": self._by_stage(),
             "memory_slope_mb_per_1000_frames": memory_slope(self.memory),
@@ -143,12 +151,14 @@ def measure(name: str, video: Path, setup: Setup, tell: Tell) -> Case:
     memory = observe(str(video), setup.detector, memory=True)
     rounds: list[Round] = []
     for number in range(setup.rounds):
-        timings = run_bare(task, setup.processes)
-        rounds.append(Round(wall_ms_per_frame(timings), cost_of(timings), observe(str(video), setup.detector)))
-        done = rounds[-1]
+        bare = run_bare(task, setup.processes)
+        run = observe(str(video), setup.detector)
+        done = Round(wall_ms_per_frame(bare.timings), cost_of(bare.timings), run, max(bare.others, run.others))
+        rounds.append(done)
         tell(
             f"{name}: round {number + 1} of {setup.rounds}: reference {done.reference_wall_ms:.2f}, "
-            f"pipeline {done.run.wall_ms:.2f} ms a frame, ratio {done.ratio:.3f}"
+            f"pipeline {run.wall_ms:.2f} ms a frame, ratio {done.ratio:.3f}"
+            + (f"; disturbed: something else kept {done.others:.2f} processors busy" if done.disturbed else "")
         )
     return Case(name, width, height, setup, rounds, transport_cpu_ms(Layout(width, height)), memory)
 

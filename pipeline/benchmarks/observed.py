@@ -37,11 +37,12 @@ _ENTRY = "import sys; from pipeline.cli import main; sys.exit(main())"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How far a run was, and what it had used. at_ns: monotonic clock."""
+    """How far a run was, and what it and everybody else had used. at_ns: monotonic clock."""
 
     at_ns: int
     written: int
     times: FamilyTimes
+    busy_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class RunFigures:
 
     Wall time goes to the last frame written, processor time to shortly before the end, while all stages are at work.
     cpu_ms_by_stage: of each process. first_result_s: from the start of the command. finish_s: from the last frame
-    written to the end of the command: joining the parts. pss_mb: (seconds since the start of the command, all
-    processes together), only where it was asked for.
+    written to the end of the command: joining the parts. others: processors that something else kept busy.
+    pss_mb: (seconds since the start of the command, all processes together), only where it was asked for.
     """
 
     frames: int
@@ -60,6 +61,7 @@ class RunFigures:
     cpu_ms_by_stage: dict[str, float]
     first_result_s: float
     finish_s: float
+    others: float
     pss_mb: Sequence[tuple[float, float]]
     report: dict[str, Any]
 
@@ -140,7 +142,7 @@ class _Watch:
 
     def _moment(self, head: Head) -> Moment:
         at_ns, written = time.monotonic_ns(), head.position(wiring.ANNOTATOR)
-        return Moment(at_ns, written, procfs.family_times(self._process.pid))
+        return Moment(at_ns, written, procfs.family_times(self._process.pid), procfs.machine_busy_s())
 
     def figures(self, report: dict[str, Any], ended_ns: int) -> RunFigures:
         if self._first is None or self._busy is None or self._last is None:
@@ -157,6 +159,7 @@ class _Watch:
             cpu_ms_by_stage={stage: _ms_a_frame(used_s, first, busy) for stage, used_s in by_stage.items()},
             first_result_s=(self._first_result_ns - self._started_ns) / 1e9,
             finish_s=(ended_ns - last_ns) / 1e9,
+            others=_others(first, busy),
             pss_mb=self._pss_mb,
             report=report,
         )
@@ -165,6 +168,11 @@ class _Watch:
 def _nearly_over(head: Head) -> bool:
     expected = head.expected_frames
     return head.end_seq is not None or (expected is not None and head.next_seq >= expected - _BEFORE_END)
+
+
+def _others(first: Moment, last: Moment) -> float:
+    elsewhere_s = last.busy_s - first.busy_s - (last.times.total_s - first.times.total_s)
+    return max(0.0, elsewhere_s / ((last.at_ns - first.at_ns) / 1e9))
 
 
 def _ms_a_frame(seconds: float, first: Moment, last: Moment) -> float:

@@ -76,6 +76,17 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def parse_busy(text: str) -> float:
+    """Seconds that all processors together have worked, or been kept from it by another machine: ``/proc/stat``."""
+    user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, text.split(maxsplit=9)[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
+def machine_busy_s() -> float:
+    """Of everybody on this machine; only differences mean something."""
+    return parse_busy((PROC / "stat").read_text())
+
+
 def family_pss_mb(pid: int) -> float:
     """Proportional set size of a process and its children together; what several share counts once."""
     total_kb = 0

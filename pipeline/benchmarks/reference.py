@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import __file__ as package_file
+from pipeline.benchmarks import procfs
 from pipeline.benchmarks.bare import GO, READY, Failed, Task, Timing
 from pipeline.errors import EXIT_CONFIG, EXIT_MACHINE, ConfigError, PipelineError, RuntimeFailure, StartupError
 
@@ -34,7 +36,15 @@ class BareCost:
         return self.decode + self.model + self.encode
 
 
-def run_bare(task: Task, processes: int) -> list[Timing]:
+@dataclass(frozen=True, slots=True)
+class BareRun:
+    """Bare processes side by side. others: processors that something else kept busy meanwhile."""
+
+    timings: Sequence[Timing]
+    others: float
+
+
+def run_bare(task: Task, processes: int) -> BareRun:
     """Runs ``processes`` of them side by side, begun together once all are ready. Raises ``PipelineError``."""
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(_process(task)) for _ in range(processes)]
@@ -42,9 +52,13 @@ def run_bare(task: Task, processes: int) -> list[Timing]:
             answer = _answer(process)
             if answer != READY:
                 raise _refusal(answer)
+        started_s, busy_s = time.monotonic(), procfs.machine_busy_s()
         for process in running:
             _tell(process, GO)
-        return [_timing(_answer(process)) for process in running]
+        timings = [_timing(_answer(process)) for process in running]
+        used_s = sum(map(sum, (step for t in timings for step in (t.decode_ns, t.model_ns, t.encode_ns)))) / 1e9
+        elsewhere_s = procfs.machine_busy_s() - busy_s - used_s
+        return BareRun(timings, max(0.0, elsewhere_s / (time.monotonic() - started_s)))
 
 
 def wall_ms_per_frame(timings: Sequence[Timing]) -> float:

@@ -152,6 +152,7 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("its growth, MB per 1,000 frames", _slope),
     ("start to first result, s", lambda c: f"{c['first_result_s']:.2f}"),
     ("last frame to the end, s", lambda c: f"{c['finish_s']:.2f}"),
+    ("kept busy by others, processors", lambda c: f"{c['others_processors']:.2f}"),
 )
 
 

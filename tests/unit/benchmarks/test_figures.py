@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.benchmarks.bare import Timing
 from pipeline.benchmarks.cases import Case, Round, Setup, memory_slope
-from pipeline.benchmarks.observed import Moment, RunFigures, _by_stage, _error_in, _ms_a_frame
+from pipeline.benchmarks.observed import Moment, RunFigures, _by_stage, _error_in, _ms_a_frame, _others
 from pipeline.benchmarks.procfs import FamilyTimes
 from pipeline.benchmarks.reference import BareCost, _refusal, _timing, cost_of, failure, wall_ms_per_frame
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
@@ -35,6 +35,7 @@ def run(wall_ms: float, cpu_ms: float, **values: object) -> RunFigures:
         "cpu_ms_by_stage": {"supervisor": 0.1, "inference": 13.0},
         "first_result_s": 1.25,
         "finish_s": 0.5,
+        "others": 0.0,
         "pss_mb": [],
         "report": {},
     }
@@ -100,7 +101,16 @@ def test_processor_time_of_a_stage_is_told_only_while_its_process_lives() -> Non
         {"supervisor": 0.1, "annotator": 2.0, "inference": 4.0, "capture": 1.0}
     )
     assert _by_stage(stages, first, FamilyTimes(9.0, 0.2, (2.2, 4.3))) == pytest.approx({"supervisor": 0.1})
-    assert _ms_a_frame(8.0, Moment(0, 10, first), Moment(1, 410, last)) == 20
+    assert _ms_a_frame(8.0, Moment(0, 10, first, 0), Moment(1, 410, last, 9)) == 20
+
+
+def test_what_others_do_meanwhile_is_told() -> None:
+    first, last = FamilyTimes(1.0, 0.1, ()), FamilyTimes(9.0, 0.1, ())
+    assert _others(Moment(0, 10, first, 100.0), Moment(4_000_000_000, 410, last, 109.0)) == 0.25
+    assert _others(Moment(0, 10, first, 100.0), Moment(4_000_000_000, 410, last, 107.9)) == 0
+    done = Round(9, BareCost(3, 12, 4), run(10, 22), others=0.25)
+    assert done.disturbed
+    assert case([done], run(10, 22)).as_json()["others_processors"] == 0.25
 
 
 def test_a_child_s_error_is_raised_as_what_it_is() -> None:

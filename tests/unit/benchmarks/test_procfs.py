@@ -26,6 +26,11 @@ def test_a_process_s_name_may_hold_anything(monkeypatch: pytest.MonkeyPatch) -> 
     assert procfs.parse_stat(STAT) == procfs.Times(parent=17, own_s=2.0, reaped_s=0.5, started=987654)
 
 
+def test_a_machine_is_busy_when_it_neither_idles_nor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "_TICKS_PER_S", 100)
+    assert procfs.parse_busy("cpu  100 20 30 9000 500 4 6 40 0 0\ncpu0 1 2 3\n") == 2.0
+
+
 def test_proportional_set_size() -> None:
     assert procfs.parse_pss_kb(ROLLUP) == 12345
     assert procfs.parse_pss_kb("") == 0
