@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.commands import bench_backends
 from pipeline.commands import options as shared
 from pipeline.config import DetectorSpec
 from pipeline.errors import EXIT_DONE, ConfigError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.benchmarks.cases import Setup
 
 LIVE = "live"
+BACKENDS = "backends"
 FRAMES, QUICK_FRAMES = 1000, 200
 ROUNDS = 5
 LIVE_S, QUICK_LIVE_S = 20.0, 5.0
@@ -37,7 +39,13 @@ def add_parser(commands: Any) -> None:
         "on videos that it makes itself and on those given. Takes about ten minutes; everything else on this machine "
         "should be quiet.",
     )
-    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="measure on these as well")
+    parser.add_argument(
+        "videos",
+        nargs="*",
+        type=Path,
+        metavar="VIDEO",
+        help="measure on these as well; the word backends: measure runtimes instead",
+    )
     parser.add_argument(
         "--cases",
         type=lambda text: tuple(text.split(",")),
@@ -53,6 +61,8 @@ def add_parser(commands: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.videos == [Path(BACKENDS)]:
+        return bench_backends.main(options)
     from pipeline.benchmarks import cases, videos
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its children end with it either way
