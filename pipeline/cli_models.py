@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import resources
+from pipeline.commands import quantize
 from pipeline.commands.options import add_models_dir
 from pipeline.errors import EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, PipelineError
 from pipeline.inference.model_card import ModelCard, read_card
@@ -26,6 +27,7 @@ examples:
   run_pipeline.py models fetch aizoo-260
   run_pipeline.py models import aizoo-260 aizoo-360 --from FaceMaskDetection/
   run_pipeline.py models verify
+  run_pipeline.py models quantize aizoo-260 --calibrate train/ --evaluate val/
 
 exit codes: 0 done · 1 it failed, or runtimes disagree · 2 a wrong argument, card or file · 3 weights are not here
 """
@@ -35,7 +37,7 @@ def add_parser(commands: Any) -> None:
     """Adds ``models`` and its actions; each sets ``main``, a function of the options that returns the exit code."""
     parser = commands.add_parser(
         "models",
-        help="list, verify, fetch or import models",
+        help="list, verify, fetch, import or quantize models",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,6 +61,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="a clone of the original repository, or its models folder",
     )
+    quantize.add_arguments(_add(actions, "quantize", quantize.main, "make an 8-bit model, kept only if it is as good"))
 
 
 def _add(actions: Any, name: str, main: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

@@ -2,7 +2,8 @@
 
 What ships with the program (``models/``, ``config/``) lies beside the package in a checkout and in ``pipeline/data`` in
 an installed wheel. Weights that may not ship are looked for beside their card, then in the folder that the user names
-(``--models-dir``, else the environment variable ``FACEMASK_MODELS``), then in a cache of the user's own.
+(``--models-dir``, else the environment variable ``FACEMASK_MODELS``), then in a cache of the user's own; so are the
+cards of models that the user made.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ def weight_dirs(card_path: Path, name: str, models_dir: Path | None = None) -> l
 
 def model_names(models_dir: Path | None = None) -> list[str]:
     """The models that have a card here, sorted."""
-    named = named_models_dir(models_dir)
-    roots = [data_dir("models"), *([named] if named else [])]
-    return sorted({card.parent.name for root in roots for card in root.glob(f"*/{CARD_FILE}")})
+    return sorted({card.parent.name for root in _card_roots(models_dir) for card in root.glob(f"*/{CARD_FILE}")})
 
 
 def card_path(model: str, models_dir: Path | None = None) -> Path:
@@ -68,8 +67,7 @@ def card_path(model: str, models_dir: Path | None = None) -> Path:
     Raises ``ConfigError`` with the names that exist where there is no such card.
     """
     if _NAME.fullmatch(model):
-        named = named_models_dir(models_dir)
-        for root in [data_dir("models"), *([named] if named else [])]:
+        for root in _card_roots(models_dir):
             if (root / model / CARD_FILE).is_file():
                 return root / model / CARD_FILE
     path = Path(model)
@@ -78,3 +76,9 @@ def card_path(model: str, models_dir: Path | None = None) -> Path:
             return candidate
     names = ", ".join(model_names(models_dir)) or "none"
     raise ConfigError(f"{model!r} is not a model here; there are: {names}; or give a folder with a {CARD_FILE}")
+
+
+def _card_roots(models_dir: Path | None) -> list[Path]:
+    """What ships comes first: no folder of a user's can put another card in its place."""
+    named = named_models_dir(models_dir)
+    return [data_dir("models"), *([named] if named else []), user_models_dir()]
