@@ -1,0 +1,64 @@
+"""Subscribers in other processes: the command, and the ten lines that the README shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.runs import PATIENCE_S, ROOT, Program, free_port, told_in, wait_until
+
+
+def readme_lines(port: int) -> str:
+    """The subscriber in the README, for another port."""
+    (code,) = re.findall(r"```python\n(import json\nimport zmq\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 11
+    return str(code).replace("5556", str(port))
+
+
+def test_both_kinds_of_subscriber_get_what_the_file_gets(program: Program, face_video: Path) -> None:
+    """They are there before the site is: a subscriber outlives what it listens to."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    plain = subprocess.Popen(
+        [sys.executable, "-u", "-c", readme_lines(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    command = program.start("events", address, "--json", "--count", 2)
+    try:
+        outcome = program.run(
+            "run", "--json", "--source", face_video, "--realtime", "--events", "events.jsonl", "--publish", address
+        )
+        assert outcome.code == 0, outcome.stderr
+        written = [json.loads(line) for line in (program.cwd / "events.jsonl").read_text().splitlines()]
+        assert [event["phase"] for event in written] == ["new", "end"]
+        heard = command.finish()
+        assert heard.code == 0
+        assert [json.loads(line) for line in heard.stdout.splitlines()] == written
+        assert plain.stdout is not None
+        printed = [plain.stdout.readline().split() for _ in written]
+        assert printed == [[e["t_start"], e["source"], e["phase"], e["id"]] for e in written]
+    finally:
+        plain.kill()
+        plain.communicate(timeout=PATIENCE_S)
+
+
+def test_the_only_running_site_is_found_without_an_address(program: Program, face_video: Path) -> None:
+    site = program.start(
+        "run",
+        "--source",
+        face_video,
+        "--realtime",
+        "--publish",
+        f"tcp://127.0.0.1:{free_port()}",
+        "--events",
+        "e.jsonl",
+    )
+    site.await_stage("events")
+    told = program.run("events", "--count", 1)
+    assert told.code == 0, told.stderr
+    assert " face no_mask new track 1 " in told.stdout
+    wait_until(lambda: site.over, "the end of the site")
+    assert site.finish().code == 0
+    assert len(told_in(program.cwd / "e.jsonl")) == 2
