@@ -6,7 +6,9 @@ A backend is one file in ``pipeline/inference/backends``, named like its kind, w
 - one class that follows ``Backend``; it imports its framework inside, so that nobody pays for a framework that is not
   used;
 - ``create(config: Config, card: ModelCard, files: RuntimeFiles) -> Backend``. ``files`` holds the roles and tensor
-  names that the card gives for this runtime; ``files.read(role)`` and ``files.path(role)`` check the sha256.
+  names that the card gives for this runtime; ``files.read(role)`` and ``files.path(role)`` check the sha256;
+- where the framework is no part of the base installation, ``available() -> bool``: whether it is installed, found out
+  without importing it.
 
 ``create`` raises ``StartupError`` where the framework is missing or cannot read the file (``missing_framework``,
 ``unreadable``), and ``ConfigError`` where the card contradicts what the file says of itself (``contradiction``). What
@@ -15,6 +17,8 @@ a file does not say of itself, the detector finds out by one run on an empty pic
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -25,18 +29,19 @@ from pydantic import Field
 
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
 from pipeline.inference.model_card import InputSpec, ModelCard
-from pipeline.plugins import PluginConfig
+from pipeline.plugins import PluginConfig, kinds
 
 
 class BackendConfig(PluginConfig):
     """What every backend understands.
 
-    threads: within one picture; more than one costs more than it gains on small machines. precision: other than
-    ``fp32`` selects the card's runtime ``<kind>-<precision>``.
+    threads: within one picture; more than one costs more than it gains on small machines. device: ``cuda`` is the
+    first NVIDIA GPU; it is refused, and never replaced by the processor, where the runtime cannot use one. precision:
+    other than ``fp32`` selects the card's runtime ``<kind>-<precision>``.
     """
 
     threads: Annotated[int, Field(ge=1, le=64)] = 1
-    device: Literal["cpu"] = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "int8"] = "fp32"
 
 
@@ -51,6 +56,31 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Frees the memory; safe twice. No ``infer`` may be running or follow."""
+
+
+def installed(*modules: str) -> bool:
+    """Whether all of the top-level ``modules`` can be imported; imports none of them."""
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+def is_available(runtime: str) -> bool:
+    """Whether what a card's runtime (``kind``, or ``kind-precision``) needs is installed; imports no framework."""
+    kind = runtime.partition("-")[0]
+    if kind not in kinds("backend"):
+        return True  # of backends outside of this package nothing is known
+    module = importlib.import_module(f"pipeline.inference.backends.{kind}")
+    return bool(getattr(module, "available", lambda: True)())
+
+
+def channels_last(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, c, h, w) → a copy as (n, h, w, c); OpenCV interleaves several times as fast as NumPy."""
+    import cv2
+
+    count, channels, height, width = batch.shape
+    made = np.empty((count, height, width, channels), np.float32)
+    for planes, picture in zip(batch, made, strict=True):
+        cv2.merge([np.ascontiguousarray(plane) for plane in planes], picture)
+    return made
 
 
 def check_batch(batch: NDArray[Any], spec: InputSpec) -> None:
@@ -87,6 +117,11 @@ def contradiction(card: Path | str, field: str, says: str, weights: str) -> Conf
 def failed(runtime: str, error: Exception) -> RuntimeFailure:
     """The runtime raised something while it looked at a picture."""
     return RuntimeFailure(f"{runtime} failed: {_one_line(error)}")
+
+
+def no_device(runtime: str, device: str, why: str) -> StartupError:
+    """The runtime cannot compute there, on this machine or at all."""
+    return StartupError(f"{runtime} cannot use the device {device!r}: {why}")
 
 
 def missing_framework(module: str, pip_name: str) -> StartupError:

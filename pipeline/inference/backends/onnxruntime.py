@@ -1,9 +1,9 @@
-"""ONNX by ONNX Runtime, on the CPU."""
+"""ONNX by ONNX Runtime: on the CPU, or wherever the installed build has an execution provider for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,29 @@ from pipeline.inference.backend import (
     contradiction,
     failed,
     missing_framework,
+    no_device,
     unreadable,
 )
 from pipeline.inference.model_card import ModelCard
 from pipeline.inference.weights import RuntimeFiles
 
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
 
 class Config(BackendConfig):
-    """Reads the role ``onnx``."""
+    """Reads the role ``onnx``.
+
+    provider: who computes; the device's own by default. It is refused, and never replaced by the processor, where the
+    installed build of ONNX Runtime has none such.
+    """
+
+    provider: Literal["cpu", "cuda", "tensorrt", "openvino", "coreml"] | None = None
 
 
 class OnnxRuntime:
@@ -44,13 +59,17 @@ class OnnxRuntime:
             state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel,
             state.NotImplemented, state.RuntimeException, state.EPFail, RuntimeError, ValueError,
         )  # fmt: skip
+        provider = _PROVIDERS[config.provider or config.device]
+        if provider not in ort.get_available_providers():
+            there = ", ".join(ort.get_available_providers())
+            raise no_device("onnxruntime", config.provider or config.device, f"this build has {there} only")
         try:
             # Its fallback to other providers is tried even where there is no other, and printed on standard output.
-            session = ort.InferenceSession(
-                files.read("onnx"), options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
+            session = ort.InferenceSession(files.read("onnx"), options, providers=[provider], enable_fallback=0)
         except refusals as error:
             raise unreadable(files.name("onnx"), "onnxruntime", error) from error
+        if session.get_providers()[0] != provider:
+            raise no_device("onnxruntime", config.provider or config.device, "its libraries could not be loaded")
         _check(session, card, files)
         self._session: Any = session
         self._refusals = refusals

@@ -1,4 +1,4 @@
-"""Caffe and ONNX by OpenCV's dnn module, on the CPU."""
+"""Caffe and ONNX by OpenCV's dnn module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StartupError
-from pipeline.inference.backend import BackendConfig, check_batch, contradiction, failed, unreadable
+from pipeline.inference.backend import BackendConfig, check_batch, contradiction, failed, no_device, unreadable
 from pipeline.inference.model_card import ModelCard
 from pipeline.inference.weights import RuntimeFiles
 
@@ -29,6 +29,9 @@ class OpenCvDnn:
     def __init__(self, config: Config, card: ModelCard, files: RuntimeFiles) -> None:
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
             raise StartupError(f"OpenCV {cv2.__version__} reads no Caffe files: pip install 'opencv-python>=4.11,<5'")
+        if config.device == "cuda" and not cv2.cuda.getCudaEnabledDeviceCount():
+            raise no_device("opencv_dnn", config.device, "this OpenCV is built without CUDA, or finds no GPU")
+        self._cuda = config.device == "cuda"
         cv2.setNumThreads(config.threads)
         cv2.setLogLevel(0)  # what it refuses is raised, and said there
         self._files = files
@@ -73,8 +76,8 @@ class OpenCvDnn:
             net = read(*self._content)
         except cv2.error as error:
             raise unreadable(self._files.name(self._roles[-1]), "opencv_dnn", error) from error
-        net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
-        net.setPreferableTarget(cv2.dnn.DNN_TARGET_CPU)
+        net.setPreferableBackend(cv2.dnn.DNN_BACKEND_CUDA if self._cuda else cv2.dnn.DNN_BACKEND_OPENCV)
+        net.setPreferableTarget(cv2.dnn.DNN_TARGET_CUDA if self._cuda else cv2.dnn.DNN_TARGET_CPU)
         return net
 
 
