@@ -13,6 +13,7 @@ from pipeline import resources
 from pipeline.commands import quantize
 from pipeline.commands.options import add_models_dir
 from pipeline.errors import EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, PipelineError
+from pipeline.inference.backend import is_available
 from pipeline.inference.model_card import ModelCard, read_card
 from pipeline.inference.weights import find
 
@@ -89,7 +90,7 @@ def list_models(options: argparse.Namespace) -> int:
         print(f"  licence   {row['licence']}")
         for kind, runtime in row["runtimes"].items():
             places = ", ".join(sorted({str(Path(f["path"]).parent) for f in runtime["files"] if f["path"]}))
-            print(f"  {kind:<12}{places if runtime['here'] else 'weights are missing'}")
+            print(f"  {kind:<16}{places if runtime['here'] else 'weights are missing'}")
         if row["get"]:
             print(f"  get them  {row['get']}")
     return code
@@ -104,7 +105,7 @@ def _described(card: ModelCard, card_path: Path, models_dir: Path | None) -> dic
             "here": all(path for _, path in found),
             "files": [{"file": e.file, "sha256": e.sha256, "path": str(p) if p else None} for e, p in found],
         }
-    complete = all(runtime["here"] for runtime in runtimes.values())
+    complete = all(runtime["here"] for kind, runtime in runtimes.items() if is_available(kind))
     return {
         "name": card.name,
         "summary": card.summary,
@@ -140,7 +141,7 @@ def _verify(card: ModelCard, card_path: Path, models_dir: Path | None, *, named:
     code = EXIT_FAILED if any(not row.agrees for row in parity if row.error is None) else EXIT_DONE
     if named or any(check.state == "wrong" for check in files):
         code = max([code, *(check.error.exit_code for check in files if check.error)])
-        code = max([code, *(row.error.exit_code for row in parity if row.error)])
+        code = max([code, *(row.error.exit_code for row in parity if row.error and row.installed)])
     if named and any(check.state == "missing" for check in files):
         code = EXIT_MACHINE
     report = {
@@ -149,7 +150,10 @@ def _verify(card: ModelCard, card_path: Path, models_dir: Path | None, *, named:
             {"file": c.file, "state": c.state, "path": _text(c.path), "error": _text(c.error)} for c in files
         ],
         "parity": [
-            {"runtime": r.runtime, "boxes": r.boxes, "scores": r.scores, "agrees": r.agrees, "error": _text(r.error)}
+            {
+                "runtime": r.runtime, "installed": r.installed, "boxes": r.boxes, "scores": r.scores,
+                "agrees": r.agrees, "error": _text(r.error),
+            }
             for r in parity
         ],
     }  # fmt: skip

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline import plugins, resources
 from pipeline.errors import PipelineError
-from pipeline.inference.backend import check_outputs
+from pipeline.inference.backend import check_outputs, is_available, missing_framework
 from pipeline.inference.detector import build_backend
-from pipeline.inference.model_card import InputSpec, ModelCard
+from pipeline.inference.model_card import InputSpec, ModelCard, Runtime
 from pipeline.inference.weights import check_file, find
 
 BOXES_DIFFERENCE_MAX = 1e-4
@@ -36,12 +36,16 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """One runtime against the first that ran: the greatest differences, or why it did not run."""
+    """One runtime against the first that ran: the greatest differences, or why it did not run.
+
+    installed: a runtime that is not is nobody's fault.
+    """
 
     runtime: str
     boxes: float | None
     scores: float | None
     error: PipelineError | None = None
+    installed: bool = True
 
     @property
     def agrees(self) -> bool:
@@ -54,9 +58,9 @@ class Parity:
 
 
 def check_files(card: ModelCard, card_path: Path, models_dir: Path | None = None) -> list[FileCheck]:
-    """Every file of the card, once."""
+    """Every file that an installed runtime needs, once."""
     folders = resources.weight_dirs(card_path, card.name, models_dir)
-    wanted = {entry.file: entry for runtime in card.runtimes.values() for entry in runtime.files.values()}
+    wanted = {entry.file: entry for runtime in _installed(card) for entry in runtime.files.values()}
     checks = []
     for name, entry in wanted.items():
         path = find(name, folders)
@@ -79,6 +83,9 @@ def compare(card: ModelCard, card_path: Path, models_dir: Path | None = None) ->
     for runtime in card.runtimes:
         if runtime not in plugins.kinds("backend"):
             continue
+        if not is_available(runtime):
+            yield Parity(runtime, None, None, missing_framework(runtime, f"facemask-pipeline[{runtime}]"), False)
+            continue
         try:
             backend = build_backend(card, card_path, runtime, None, models_dir)
             try:
@@ -92,6 +99,10 @@ def compare(card: ModelCard, card_path: Path, models_dir: Path | None = None) ->
         reference = reference or outputs
         difference = {name: float(np.abs(outputs[name] - reference[name]).max()) for name in outputs}
         yield Parity(runtime, difference["boxes"], difference["scores"])
+
+
+def _installed(card: ModelCard) -> list[Runtime]:
+    return [runtime for key, runtime in card.runtimes.items() if is_available(key)]
 
 
 def picture(spec: InputSpec, count: int) -> NDArray[np.float32]:

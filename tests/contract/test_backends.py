@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,16 +15,26 @@ from numpy.typing import NDArray
 
 from pipeline import plugins, resources
 from pipeline.errors import StartupError
-from pipeline.inference.backend import Backend, BackendConfig, check_outputs
+from pipeline.inference.backend import Backend, BackendConfig, check_outputs, is_available
 from pipeline.inference.detector import Detector, build_backend, build_detector
 from pipeline.inference.importing.install import import_model
 from pipeline.inference.model_card import ModelCard, read_card
 from pipeline.inference.verify import BOXES_DIFFERENCE_MAX, SCORES_DIFFERENCE_MAX, picture
 from pipeline.types import I420, Layout
-from tests.shared_data import read_rgb, shared
+from tests.contract import golden
+from tests.contract.alone import TIMES
+from tests.shared_data import ROOT, read_rgb, shared
 
 KINDS = plugins.kinds("backend")
 MODELS = ["aizoo-260", "aizoo-360"]
+
+OWN_FRAMEWORKS = {
+    "opencv_dnn": set[str](),
+    "opencv_dnn_onnx": set[str](),
+    "tflite": {"ai_edge_litert"},
+    "tensorflow": {"tensorflow", "keras"},  # it imports Keras itself
+    "keras": {"tensorflow", "keras"},
+}
 
 Face = tuple[int, float, float, float, float, float]
 GOLDEN: dict[str, list[Face]] = {
@@ -163,26 +175,29 @@ def test_threads_may_share_one(backend: Backend, card: ModelCard) -> None:
     assert wrong == []
 
 
-def test_close_frees_the_memory(kind: str, imported: Path) -> None:
+def test_alone_it_gives_its_memory_back_and_loads_no_other_framework(kind: str, imported: Path) -> None:
     card = read_card(resources.card_path("aizoo-260"))
-    batch = picture(card.input, 1)
-
-    def once() -> None:
-        backend = _backend(card, kind, imported)
-        backend.infer(batch)
-        backend.close()
-        gc.collect()
-
-    for _ in range(3):
-        once()
-    before = _resident_mb()
-    for _ in range(6):
-        once()
-    assert _resident_mb() - before < 6 * 4 / 2  # the weights alone are 4 MB
+    if not is_available(kind):
+        _backend(card, kind, imported)  # skips
+    command = [sys.executable, "-m", "tests.contract.alone", kind, str(imported)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told["frameworks"]) <= OWN_FRAMEWORKS.get(kind, {kind})
+    assert told["grown_mb"] < TIMES * 4 / 2  # the weights alone are 4 MB
 
 
-def _resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+def test_a_picture_of_the_demo_clip_gives_what_it_always_gave(backend: Backend, card: ModelCard) -> None:
+    wanted = golden.outputs(card.name)
+    outputs = {name: values[0][wanted.rows] for name, values in backend.infer(golden.batch(card.input)).items()}
+    assert wanted.scores.max() > 0.5
+    assert np.abs(outputs["boxes"] - wanted.boxes).max() <= BOXES_DIFFERENCE_MAX
+    assert np.abs(outputs["scores"] - wanted.scores).max() <= SCORES_DIFFERENCE_MAX
+
+
+def test_a_device_that_is_not_there_is_refused(kind: str, card: ModelCard, imported: Path) -> None:
+    _backend(card, kind, imported).close()
+    with pytest.raises(StartupError, match="cannot use the device 'cuda': "):
+        build_backend(card, resources.card_path(card.name), kind, {"device": "cuda"}, imported)
 
 
 def test_golden_detections(kind: str, imported: Path) -> None:
@@ -190,9 +205,9 @@ def test_golden_detections(kind: str, imported: Path) -> None:
     for name, wanted in GOLDEN.items():
         faces = _faces(detector, read_rgb(shared(f"images/{name}")))
         assert [face[0] for face in faces] == [face[0] for face in wanted], name
-        for face, golden in zip(faces, wanted, strict=True):
-            assert face[1] == pytest.approx(golden[1], abs=1e-3), name
-            assert face[2:] == pytest.approx(golden[2:], abs=1), name
+        for face, original in zip(faces, wanted, strict=True):
+            assert face[1] == pytest.approx(original[1], abs=1e-3), name
+            assert face[2:] == pytest.approx(original[2:], abs=1), name
     detector.close()
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
-from pipeline.inference.importing.install import install, original_of
+from pipeline.inference.importing.install import install, original_of, originals_needed
 from pipeline.inference.model_card import ModelCard, OriginalFile
 
 Progress = Callable[[str, int, int], None]
@@ -47,15 +47,16 @@ def fetch_model(
     it cannot be written, ``ConfigError`` for an address that is none.
     """
     original = original_of(card, card_path)
+    originals = originals_needed(card, original)
     url = checked_url(base_url or original.base_url)
     folder = target / ".download"
     contents = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, wanted in original.files.items():
+        for name, wanted in originals.items():
             contents[name] = _fetch(url + quote(name), folder / name, wanted, progress, sleep)
         files = install(card, card_path, contents, target)
-        for name in original.files:
+        for name in originals:
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
     except OSError as error:

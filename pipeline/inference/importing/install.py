@@ -9,9 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
+from pipeline.inference.backend import is_available
 from pipeline.inference.importing import aizoo
 from pipeline.inference.importing.pickled import RefusedError
 from pipeline.inference.model_card import ModelCard, Original, OriginalFile, WeightFile
+
+_BASE = ".pth"
+"""What is built is built from the original file of this kind."""
 
 
 def original_of(card: ModelCard, card_path: Path) -> Original:
@@ -21,7 +25,7 @@ def original_of(card: ModelCard, card_path: Path) -> Original:
 
 
 def import_model(card: ModelCard, card_path: Path, source: Path, target: Path) -> list[Path]:
-    """Makes every runtime's files from the original files in ``source`` and puts them into ``target``.
+    """Makes the files of every installed runtime from the original files in ``source``; puts them into ``target``.
 
     source: the original repository or its ``models`` folder. Nothing is written unless all is right; each file appears
     under its name only when it is complete. Returns the files, in the card's order. Raises ``ConfigError`` for missing
@@ -29,7 +33,8 @@ def import_model(card: ModelCard, card_path: Path, source: Path, target: Path) -
     """
     original = original_of(card, card_path)
     contents = {
-        name: _read(_find(source, name, original), wanted, card_path) for name, wanted in original.files.items()
+        name: _read(_find(source, name, original), wanted, card_path)
+        for name, wanted in originals_needed(card, original).items()
     }
     return install(card, card_path, contents, target)
 
@@ -43,6 +48,13 @@ def install(card: ModelCard, card_path: Path, contents: Mapping[str, bytes], tar
     return [_write(target / file, content) for file, content in made.items()]
 
 
+def originals_needed(card: ModelCard, original: Original) -> dict[str, OriginalFile]:
+    """Those of the original files that the installed runtimes' files are, or are made from."""
+    needed = {wanted.file for wanted in _weight_files(card)}
+    built = bool(needed - original.files.keys())
+    return {name: file for name, file in original.files.items() if name in needed or (built and name.endswith(_BASE))}
+
+
 def check_original(path: Path, content: bytes, wanted: OriginalFile, card_path: Path) -> bytes:
     """``content``, if it is what the card says; raises ``ConfigError``."""
     digest = hashlib.sha256(content).hexdigest()
@@ -52,8 +64,9 @@ def check_original(path: Path, content: bytes, wanted: OriginalFile, card_path: 
 
 
 def _weight_files(card: ModelCard) -> Iterator[WeightFile]:
-    for runtime in card.runtimes.values():
-        yield from runtime.files.values()
+    for key, runtime in card.runtimes.items():
+        if is_available(key):
+            yield from runtime.files.values()
 
 
 def _find(source: Path, name: str, original: Original) -> Path:
@@ -82,7 +95,7 @@ def _make(wanted: WeightFile, contents: Mapping[str, bytes], card: ModelCard, ca
     if wanted.file in contents:
         content = contents[wanted.file]
     else:
-        pths = [(name, content) for name, content in contents.items() if name.endswith(".pth")]
+        pths = [(name, content) for name, content in contents.items() if name.endswith(_BASE)]
         if len(pths) != 1:
             raise ConfigError(f"{card_path}: original.files: {len(pths)} .pth files; {wanted.file} is made from one")
         [(name, pth)] = pths

@@ -39,7 +39,7 @@ def test_list_tells_where_weights_are_and_how_to_get_them(tmp_path: Path, capsys
     assert models["aizoo-260"]["licence"].startswith("MIT")
     assert run("list") == 0
     text = capsys.readouterr().out
-    assert f"onnxruntime {tmp_path / 'models' / 'tiny'}" in text
+    assert f"onnxruntime     {tmp_path / 'models' / 'tiny'}" in text
     assert "weights are missing" in text
     assert "run_pipeline.py models fetch aizoo-360" in text
 

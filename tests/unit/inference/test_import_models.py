@@ -40,7 +40,8 @@ def test_what_is_made_has_the_bytes_that_the_card_names(model: str, tmp_path: Pa
 def test_a_clone_of_the_original_repository_serves_as_well(tmp_path: Path) -> None:
     card, path = of("aizoo-360")
     (tmp_path / "clone" / "models").mkdir(parents=True)
-    shutil.copy(shared("models/aizoo/model360.pth"), tmp_path / "clone" / "models")
+    for name in ("model360.pth", "model360.json"):
+        shutil.copy(shared(f"models/aizoo/{name}"), tmp_path / "clone" / "models")
     assert import_model(card, path, tmp_path / "clone", tmp_path / "out")
 
 
@@ -68,9 +69,14 @@ def _altered(tmp_path: Path, content: bytes) -> tuple[ModelCard, Path]:
     keys: dict[str, Any] = yaml.safe_load(resources.card_path("aizoo-360").read_text())
     original = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
     keys["original"]["files"]["model360.pth"] = original
+    for runtime in keys["runtimes"].values():
+        for file in runtime["files"].values():
+            if file["file"] == "model360.pth":
+                file["sha256"] = original["sha256"]
     card = tmp_path / "model.yaml"
     card.write_text(yaml.safe_dump(keys))
     (tmp_path / "model360.pth").write_bytes(content)
+    shutil.copy(shared("models/aizoo/model360.json"), tmp_path)
     return read_card(card), card
 
 
