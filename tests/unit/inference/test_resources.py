@@ -31,6 +31,14 @@ def test_a_model_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "tiny" in resources.model_names()
 
 
+def test_a_model_that_the_user_made_never_hides_one_that_ships(tmp_path: Path) -> None:
+    mine = write_model(resources.user_models_dir() / "tiny")
+    write_model(resources.user_models_dir() / "aizoo-260")
+    assert resources.card_path("tiny") == mine
+    assert "tiny" in resources.model_names()
+    assert resources.card_path("aizoo-260").parent.parent == resources.data_dir("models")
+
+
 @pytest.mark.parametrize("model", ["nope", "no/such/folder", "", "."])
 def test_a_model_that_is_not_there(model: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a model here; there are: .*aizoo-260"):
