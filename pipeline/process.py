@@ -25,6 +25,9 @@ State = Literal["waiting", "starting", "running", "done", "failed"]
 RESTARTS_MAX, RESTARTS_WITHIN_S = 8, 60.0
 RESTART_DELAY_S, RESTART_DELAY_MAX_S = 0.05, 5.0
 _LINES_KEPT = 20
+_PARSER_FAULTS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
+_PARSER_FAULTS_MAX = 2
+"""A model's file that takes the runtime's own parser down while it is loaded will do so every time."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class StageProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._beat_s = 0.0
         self._crashes_s: deque[float] = deque()
+        self._parser_faults = 0
         self._told_to_end = False
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -111,6 +115,7 @@ class StageProcess:
         if health.state != "starting" and self.state == "starting":
             self.state = "running"
             self.ever_ran = True
+            self._parser_faults = 0
 
     @property
     def error_descriptor(self) -> int:
@@ -169,6 +174,13 @@ class StageProcess:
 
     def _crashed(self, code: int) -> None:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"crashed with exit code {code}"
+        if self.spec.runtime and self.state == "starting" and -code in _PARSER_FAULTS:
+            self._parser_faults += 1
+            if self._parser_faults >= _PARSER_FAULTS_MAX:
+                unreadable = f"model file unreadable by {self.spec.runtime}"
+                log.error("%s: %s: it was %s whenever it loaded it", self.spec.name, unreadable, how)
+                self._fail(EXIT_MACHINE, unreadable)
+                return
         now_s = self._clock()
         self._crashes_s.append(now_s)
         while self._crashes_s[0] < now_s - RESTARTS_WITHIN_S:

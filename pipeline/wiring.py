@@ -36,11 +36,15 @@ Context = zmq.Context[zmq.Socket[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage of a site. rank: those of a lower one are started first. sources: whose data goes through it."""
+    """One stage of a site. rank: those of a lower one are started first. sources: whose data goes through it.
+
+    runtime: in which it loads a model, if it does.
+    """
 
     name: str
     rank: int
     sources: tuple[str, ...]
+    runtime: str | None = None
 
     @property
     def job(self) -> str:
@@ -82,7 +86,10 @@ def stages(site: Site) -> list[StageSpec]:
     for pipeline in site.pipelines.values():
         if _sinks(site, pipeline, "packets"):
             specs += [StageSpec(f"{ANNOTATOR}/{source}", 0, (source,)) for source in pipeline.sources]
-    specs += [StageSpec(f"{INFERENCE}/{name}", 1, tuple(p.sources)) for name, p in site.pipelines.items()]
+    specs += [
+        StageSpec(f"{INFERENCE}/{name}", 1, tuple(p.sources), site.backends[p.detector].kind)
+        for name, p in site.pipelines.items()
+    ]
     specs += [StageSpec(f"capture/{source}", 2, (source,)) for p in site.pipelines.values() for source in p.sources]
     return specs
 

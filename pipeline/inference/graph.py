@@ -225,6 +225,8 @@ class _Reader:
         _only(name, attributes, dilations=[1, 1], auto_pad=b"NOTSET", kernel_shape=list(weight.shape[2:]))
         if weight.dtype != np.float32 or bias.dtype != np.float32 or weight.ndim != 4 or bias.shape != weight.shape[:1]:
             raise RefusedError(f"the weights of {name!r} are not float32 (made, taken, height, width)")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise RefusedError(f"the weights of {name!r} hold what is no number")
         if not 1 <= groups <= channels or weight.shape[1] * groups != channels or weight.shape[0] % groups:
             raise RefusedError(f"{name!r} has weights {weight.shape} for {channels} channels in {groups} groups")
         if not 1 <= stride <= 16 or not 0 <= pad <= 16:

@@ -41,10 +41,12 @@ class Keras(FrozenGraph):
             raise missing_framework("keras and tensorflow", "facemask-pipeline[keras]") from error
         if keras.backend.backend() != "tensorflow":
             raise StartupError(f"Keras was started on {keras.backend.backend()} in this process, not on tensorflow")
-        role = "json" if files.has("json") else "onnx"
+        role = "pth" if files.has("json") else "onnx"
         try:
-            if role == "json":
-                model = _from_structure(keras, files.read("json"), read_network(files.read("pth")))
+            if files.has("json"):
+                state = read_network(files.read("pth"))
+                role = "json"
+                model = _from_structure(keras, files.read("json"), state)
             else:
                 model = _from_graph(keras, read_graph("keras", card, files))
             definition, tensors = _frozen(tf, model, files.tensors)

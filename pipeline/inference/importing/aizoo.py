@@ -136,6 +136,8 @@ def array(state: State, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         raise RefusedError(f"it holds no weight {name}")
     if state[name].shape != shape or state[name].dtype != np.float32:
         raise RefusedError(f"its weight {name} is {state[name].shape} {state[name].dtype}, not {shape} float32")
+    if not np.isfinite(state[name]).all():
+        raise RefusedError(f"its weight {name} holds what is no number")
     return state[name]
 
 
@@ -158,4 +160,5 @@ def without_dust(values: NDArray[np.float64]) -> NDArray[np.float32]:
     Training has let most filters of these networks decay to 1e-20 and less. They change no output, but their products
     are subnormal numbers, with which a processor takes several times as long (82 ms instead of 10 per picture).
     """
-    return np.where(np.abs(values) < _DUST, 0, values).astype(np.float32)
+    with np.errstate(over="ignore"):  # of a damaged file; what is too large for a float32 becomes infinite
+        return np.where(np.abs(values) < _DUST, 0, values).astype(np.float32)
