@@ -93,7 +93,7 @@ class Part:
 class Site:
     """A checked configuration: parts by name, wiring by reference.
 
-    raw: what it was made of, unexpanded, without secrets. values: the same expanded; only handed to child processes.
+    values: what it was made of, with every secret expanded; only handed to child processes.
     """
 
     name: str
@@ -103,13 +103,18 @@ class Site:
     rules: Mapping[str, Part]
     sinks: Mapping[str, Part]
     pipelines: Mapping[str, PipelineSpec]
-    raw: Mapping[str, Any]
     values: Mapping[str, Any] = field(repr=False)
     origin: str
 
     def pipeline_of(self, source_id: str) -> str:
         """The name of the one pipeline that looks at this source."""
         return next(name for name, pipeline in self.pipelines.items() if source_id in pipeline.sources)
+
+    @property
+    def publishes(self) -> list[str]:
+        """The addresses at which others can subscribe to its events."""
+        used = dict.fromkeys(name for pipeline in self.pipelines.values() for name in pipeline.sinks)
+        return [str(address) for name in used for address in getattr(self.sinks[name].config, "publishes", ())]
 
 
 def load(path: Path, detector: Mapping[str, Any] | None = None) -> Site:
@@ -135,7 +140,7 @@ def load(path: Path, detector: Mapping[str, Any] | None = None) -> Site:
         merged = {name: {**spec, **detector} if isinstance(spec, dict) else spec for name, spec in specs.items()}
         raw = {**raw, "detectors": merged}
     values = expand(raw, str(path), {"CONFIG_DIR": str(path.parent.resolve())})
-    return check(values, str(path), raw)
+    return check(values, str(path))
 
 
 def expand(raw: Mapping[str, Any], origin: str, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -146,8 +151,8 @@ def expand(raw: Mapping[str, Any], origin: str, variables: Mapping[str, str]) ->
     return values
 
 
-def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None = None) -> Site:
-    """A site out of expanded plain data; ``origin`` names it in errors, ``raw`` is the same unexpanded."""
+def check(values: Mapping[str, Any], origin: str) -> Site:
+    """A site out of expanded plain data; ``origin`` names it in errors."""
     errors: list[str] = []
     _check_reserved(values, errors)
     _refuse(errors, origin)
@@ -165,8 +170,7 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
             backends[name] = part
     _check_wiring(file, errors)
     _refuse(errors, origin)
-    kept = values if raw is None else raw
-    site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, kept, values, origin)
+    site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin)
     _check_claims(site, errors)
     _refuse(errors, origin)
     return site

@@ -86,7 +86,14 @@ class Supervisor:
             return self._report()
 
     def _description(self) -> dict[str, object]:
-        return {"name": self._site.name, "pid": os.getpid(), "run_id": self._run_id, "raw": dict(self._site.raw)}
+        """What other shells may know of this run; nothing in it is a secret."""
+        return {
+            "name": self._site.name,
+            "pid": os.getpid(),
+            "run_id": self._run_id,
+            "stages": [process.spec.name for process in self._processes],
+            "publishes": self._site.publishes,
+        }
 
     # -- the loop
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import config, wiring
+from pipeline import wiring
 from pipeline.benchmarks import procfs
 from pipeline.benchmarks.procfs import FamilyTimes
 from pipeline.benchmarks.reference import STEADY_FROM, child_environment, failure
@@ -126,9 +126,9 @@ class _Watch:
                 with contextlib.suppress(FileNotFoundError):
                     description = json.loads(described.read_text())
                     if description["pid"] == self._process.pid:
-                        site = config.check(description["raw"], str(described))
-                        self._stages = [spec.job for spec in wiring.stages(site)]
-                        return described.parent, next(iter(site.sources))
+                        parts = [stage.partition("/") for stage in description["stages"]]
+                        self._stages = [job for job, _, _ in parts]
+                        return described.parent, next(source for job, _, source in parts if job == "capture")
             self._wait(FINE_S)
 
     def _wait(self, seconds: float) -> None:

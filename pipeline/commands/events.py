@@ -47,7 +47,7 @@ def address(where: str | None) -> str:
     if where and "://" in where:
         return where
     if where and where.endswith((".yaml", ".yml")):
-        return _published(config.load(Path(where)).values, where)
+        return _first(config.load(Path(where)).publishes, where)
     sites = {site.name: site for site in running()}
     names = ", ".join(sorted(sites)) or "none"
     if where is None:
@@ -56,20 +56,13 @@ def address(where: str | None) -> str:
         where = next(iter(sites))
     if where not in sites:
         raise ConfigError(f"no site named {where!r} is running; running now: {names}")
-    return _published(sites[where].description["raw"], where)
+    return _first(sites[where].description["publishes"], where)
 
 
-def _published(values: Any, name: str) -> str:
-    """The address at which a site publishes."""
-    from pipeline import plugins
-
-    sinks = values.get("sinks") or {}
-    found = [sink for sink in sinks.values() if isinstance(sink, dict) and sink.get("kind") == PUBLISHER]
-    if not found:
-        raise ConfigError(f"{name}: publishes no events: it has no sink of kind {PUBLISHER}")
-    options = {key: value for key, value in found[0].items() if key != "kind"}
-    bind: str = plugins.load("sink", PUBLISHER).config.model_validate(options).bind  # type: ignore[attr-defined]
-    return bind
+def _first(addresses: list[str], name: str) -> str:
+    if not addresses:
+        raise ConfigError(f"{name}: publishes no events: none of its pipelines has a sink of kind {PUBLISHER}")
+    return addresses[0]
 
 
 def line(event: dict[str, Any]) -> str:

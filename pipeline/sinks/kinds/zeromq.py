@@ -49,6 +49,10 @@ class Config(SinkConfig):
     def claims(self) -> frozenset[tuple[str, str]]:
         return frozenset([("tcp", self.bind.rpartition(":")[2])])
 
+    @property
+    def publishes(self) -> tuple[str, ...]:
+        return (self.bind,)
+
 
 class Publisher:
     """Two frames a message: the topic ``event.<kind>.<source>.`` and the event as JSON.
