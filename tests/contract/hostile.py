@@ -66,4 +66,5 @@ def main(model: str, kind: str, role: str, first: int, last: int, models_dir: Pa
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]), Path(sys.argv[6]))
+    _, model, kind, role, first, last, models_dir = sys.argv
+    main(model, kind, role, int(first), int(last), Path(models_dir))

@@ -56,7 +56,17 @@ def outcomes(kind: str, role: str, count: int, imported: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     first = 0
     while first < count:
-        command = [sys.executable, "-m", "tests.contract.hostile", MODEL, kind, role, f"{first}", f"{count}", imported]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.contract.hostile",
+            MODEL,
+            kind,
+            role,
+            f"{first}",
+            f"{count}",
+            str(imported),
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
         lines = done.stdout.splitlines()
         found.update(line for line in lines if not line.isdigit())

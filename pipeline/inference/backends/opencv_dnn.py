@@ -42,7 +42,10 @@ class OpenCvDnn:
         self._outputs = [files.tensors.boxes, files.tensors.scores]
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         net = self._read()
-        names = set(net.getLayerNames())
+        try:
+            names = set(net.getLayerNames())
+        except UnicodeDecodeError as error:
+            raise unreadable(files.name(self._roles[-1]), "opencv_dnn", error) from error
         for field, name in (("boxes", files.tensors.boxes), ("scores", files.tensors.scores)):
             if name not in names:
                 raise contradiction(files.card_path, f"tensors.{field}", repr(name), "no layer of that name")

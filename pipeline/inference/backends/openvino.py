@@ -55,7 +55,7 @@ class OpenVino:
         }
         try:
             self._model: Any = self._core.read_model(files.read("onnx"))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # a ValueError: its own message is not always text
             raise unreadable(files.name("onnx"), "openvino", error) from error
         _check(self._model, card, files)
         try:

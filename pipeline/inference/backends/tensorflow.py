@@ -123,15 +123,14 @@ def _built(tf: Any, graph: Graph) -> Any:
 
 
 def _convolution(tf: Any, node: g.Conv, values: dict[str, Any]) -> Any:
-    if node.keeps_size or node.pad == 0:
-        padding: Any = "SAME" if node.keeps_size else "VALID"
-    else:
-        padding = [[0, 0], [node.pad, node.pad], [node.pad, node.pad], [0, 0]]
+    x, padding = values[node.x], "SAME" if node.keeps_size else "VALID"
+    if node.pad and not node.keeps_size:  # TensorFlow's own explicit padding brings its optimiser down
+        x = tf.pad(x, [[0, 0], [node.pad, node.pad], [node.pad, node.pad], [0, 0]])
     weight = node.weight.transpose(2, 3, 0 if node.depthwise else 1, 1 if node.depthwise else 0)
     if node.depthwise:
-        made = tf.nn.depthwise_conv2d(values[node.x], weight, [1, node.stride, node.stride, 1], padding)
+        made = tf.nn.depthwise_conv2d(x, weight, [1, node.stride, node.stride, 1], padding)
     elif node.groups == 1:
-        made = tf.nn.conv2d(values[node.x], weight, node.stride, padding)
+        made = tf.nn.conv2d(x, weight, node.stride, padding)
     else:
         raise RefusedError(f"{node.name!r} works in groups")
     return tf.nn.bias_add(made, node.bias)
