@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -62,8 +63,9 @@ def main() -> int:
         for line in str(error).splitlines():
             log.error("%s", line)
         return error.exit_code
-    except Exception:
-        log.exception("%s crashed", task.stage)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the supervisor decides)
+        log.error("%s crashed: %s: %s", task.stage, type(error).__name__, error)
+        log.debug("%s", traceback.format_exc())
         return EXIT_CRASHED
     finally:
         context.destroy(linger=200)

@@ -86,7 +86,7 @@ class StageProcess:
         self._partial = b""
         self._told_to_end = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.child", self.spec.name],
+            [sys.executable, "-P", "-m", "pipeline.child", self.spec.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline import wiring
 from pipeline.config import Site
 from pipeline.transport.head import Head
+from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import LATENCY_BUCKETS, ResultLog, latency_quantiles_ms
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -19,14 +20,14 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True, slots=True)
 class SourceFigures:
-    """One source's counts. written and missing are None where nothing is recorded."""
+    """One source's counts. written: None where nothing is recorded. missing: frames that should have been recorded."""
 
     decoded: int
     expected: int | None
     published: int
     detected: int
     written: int | None
-    missing: tuple[int, ...]
+    missing: int
     skipped: Mapping[str, int]
     corrupt: int
     faces_mask: int
@@ -54,15 +55,14 @@ class Gauges:
     def _read(self, source: str) -> SourceFigures:
         head, results = self.heads[source], self.results[source]
         recorded = wiring.ANNOTATOR in head.readers
-        missing = tuple(wiring.missing_frames(self._run_dir, source)) if recorded else ()
         masked, unmasked = results.faces
         return SourceFigures(
             decoded=head.next_seq,
             expected=head.expected_frames,
             published=results.published,
             detected=results.detected,
-            written=head.position(wiring.ANNOTATOR) - len(missing) if recorded else None,
-            missing=missing,
+            written=head.position(wiring.ANNOTATOR) - head.missing if recorded else None,
+            missing=head.missing,
             skipped=results.skipped,
             corrupt=head.corrupt,
             faces_mask=masked,
@@ -76,6 +76,16 @@ class Gauges:
             latency_counts=results.latency_counts,
         )
 
+    def missing(self, source: str) -> list[str]:
+        """Which frames are not in the recording, as ranges: read once, at the end."""
+        head = self.heads[source]
+        if wiring.ANNOTATOR not in head.readers:
+            return []
+        numbers = MissingFrames(head).numbers()
+        if head.waits:
+            numbers.update(range(head.position(wiring.ANNOTATOR), head.next_seq))
+        return ranges(sorted(numbers))
+
     def close(self) -> None:
         for head in self.heads.values():
             head.close()
@@ -85,9 +95,10 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The end of a run. started_ns: monotonic clock at the very start."""
+    """The end of a run. started_ns: monotonic clock at the very start. missing: frames not recorded, as ranges."""
 
     sources: Mapping[str, SourceFigures]
+    missing: Mapping[str, list[str]]
     started_ns: int
     elapsed_s: float
     restarts: Mapping[str, int]
@@ -100,6 +111,7 @@ class Report:
         return {
             "frames": _frames(figures),
             "events": sum(f.events for f in figures),
+            "events_lost": sum(f.events_lost for f in figures),
             "fps": _fps(figures),
             "latency_ms": _latency(figures),
             "exit": {"code": self.code, "reason": self.reason},
@@ -113,7 +125,8 @@ class Report:
                     "events": f.events,
                     "events_lost": f.events_lost,
                     "corrupt": f.corrupt,
-                    "missing": ranges(f.missing),
+                    "missing": self.missing[source],
+                    "missing_count": f.missing,
                     "ended": f.end_reason or None,
                 }
                 for source, f in self.sources.items()

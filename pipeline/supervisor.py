@@ -25,7 +25,7 @@ from pipeline.child import Task
 from pipeline.config import Site
 from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
 from pipeline.process import StageProcess
-from pipeline.report import Gauges, Report, SourceFigures, ranges
+from pipeline.report import Gauges, Report, SourceFigures
 from pipeline.transport.channel import HealthReceiver
 from pipeline.transport.run_directory import RunDirectory
 
@@ -176,9 +176,12 @@ class Supervisor:
     def _patience_s(self, process: StageProcess) -> float:
         if process.state == "starting":
             return STARTING_MAX_S
+        return JOINING_MAX_S if self._may_be_joining(process) else SILENT_MAX_S
+
+    def _may_be_joining(self, process: StageProcess) -> bool:
+        """Whether it is an annotator that has been given everything: its final file may take minutes."""
         results = [self._gauges.results[source] for source in process.spec.sources]
-        joining = process.spec.job == wiring.ANNOTATOR and all(log.finished for log in results)
-        return JOINING_MAX_S if joining else SILENT_MAX_S
+        return process.spec.job == wiring.ANNOTATOR and all(log.finished for log in results)
 
     # -- failure
 
@@ -244,11 +247,16 @@ class Supervisor:
     def _stop_if_asked(self) -> None:
         if self._asked_to_stop > self._stop_level:
             self._stop(self._stop_level + 1)
-        elif self._stop_level == 1 and self._clock() - self._stopped_s > DRAIN_S:
+        elif self._stop_level == 1 and self._clock() - self._stopped_s > self._drain_s():
             log.warning("not everything has been recorded within %.0f s", DRAIN_S)
             self._stop(2)
         elif self._stop_level == 2 and self._clock() - self._stopped_s > TERMINATE_S:
             self._stop(3)
+
+    def _drain_s(self) -> float:
+        """More time where all that is left to do is to make the final files."""
+        left = [process for process in self._processes if not process.ended]
+        return JOINING_MAX_S if all(self._may_be_joining(process) for process in left) else DRAIN_S
 
     def _stop(self, level: int) -> None:
         self._stop_level, self._stopped_s = level, self._clock()
@@ -274,11 +282,14 @@ class Supervisor:
 
     def _report(self) -> Report:
         figures = self._gauges.read()
+        missing = {source: self._gauges.missing(source) for source in figures}
         for source, f in figures.items():
             if f.end_reason.startswith(("broken", "failed")):
                 self._fail(EXIT_FAILED, f"{source}: {f.end_reason.partition(': ')[2]}")
-            if f.lossless and f.missing:
-                self._fail(EXIT_FAILED, f"{source}: frames {', '.join(ranges(f.missing))} are missing in the recording")
+            if f.lossless and missing[source]:
+                self._fail(EXIT_FAILED, f"{source}: frames {', '.join(missing[source])} are missing in the recording")
+            if f.lossless and f.events_lost:
+                self._fail(EXIT_FAILED, f"{source}: {f.events_lost} events were lost")
         restarts = {process.spec.name: process.restarts for process in self._processes}
         elapsed_s = (time.monotonic_ns() - self._started_ns) / 1e9
-        return Report(figures, self._started_ns, elapsed_s, restarts, self._code, self._reason)
+        return Report(figures, missing, self._started_ns, elapsed_s, restarts, self._code, self._reason)

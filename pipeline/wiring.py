@@ -11,7 +11,6 @@ A site becomes these stages, started in this order and stopped in the other:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,7 +216,6 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
         sinks,
         create_encoder=lambda layout: Encoder(layout, encoder),
         create_overlay=overlay,
-        missing=missing_file(place.run_dir, source_id),
     )
 
 
@@ -248,20 +246,6 @@ def _events(site: Site, place: Place) -> Stage:
         for source in sorted(set().union(*sources.values()))
     }
     return EventsStage("events", inlets, outlets, lambda: EventLog(place.run_dir / EVENT_LOG))
-
-
-def missing_file(run_dir: Path, source_id: str) -> Path:
-    """Where an annotator writes down the frames that it could not record, a number a line."""
-    return run_dir / f"{source_id}.missing"
-
-
-def missing_frames(run_dir: Path, source_id: str) -> Sequence[int]:
-    """The numbers in ``missing_file``, in order, each once."""
-    try:
-        text = missing_file(run_dir, source_id).read_text()
-    except FileNotFoundError:
-        return []
-    return sorted({int(line) for line in text.splitlines()})
 
 
 def processors() -> int:

@@ -83,8 +83,8 @@ class _Line:
         _hear(self._frames)
         self._look(self._first, seq)
         result = Result(self._head.ref(seq), _tracks(), detected=True)
-        self._results.commit(result, [], _STATE)
-        self._results.count(result, faces_mask=1, faces_no_mask=1, now_ns=time.monotonic_ns())
+        self._results.commit(result, [], _STATE, (1, 1))
+        self._results.note_latency(result, time.monotonic_ns())
         self._result_bell.ring()
         _hear(self._seen)
         ref: FrameRef = self._results.result(seq).frame

@@ -74,6 +74,8 @@ class Lane:
     cursor: int = 0
     started_ns: int = 0
     poisoned: int = -1
+    proven: bool = False
+    """A frame of it has come back in this life of the process."""
 
     @property
     def drained(self) -> bool:
@@ -103,7 +105,6 @@ class InferenceStage:
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="detect")
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._mask_ids: frozenset[int] = frozenset()
-        self._tried = False
 
     def open(self) -> None:
         self._detector = self._create_detector()
@@ -126,7 +127,7 @@ class InferenceStage:
         committed = sum(self._commit_ready(lane) for lane in self._lanes)
         started = self._start_all()
         for lane in self._lanes:
-            if lane.drained and not lane.results.finished:
+            if lane.drained and not lane.results.finished and self._may_start(lane):
                 self._finish(lane)
         if all(lane.results.finished for lane in self._lanes):
             return None
@@ -141,8 +142,15 @@ class InferenceStage:
             ready = [lane for lane in self._lanes if lane.head.next_seq > lane.cursor and self._may_start(lane)]
             if not ready:
                 break
-            taken += self._start(min(ready, key=lambda lane: lane.started_ns))
+            lane = min(ready, key=lambda lane: lane.started_ns)
+            if self._busy and not (lane.proven and self._all_proven()):
+                break
+            taken += self._start(lane)
         return taken
+
+    def _all_proven(self) -> bool:
+        """A source's first frame is looked at alone, so that one which takes the process down is known by name."""
+        return all(lane.proven or not lane.pending for lane in self._lanes)
 
     @staticmethod
     def _may_start(lane: Lane) -> bool:
@@ -160,14 +168,9 @@ class InferenceStage:
         return lane.cursor - first
 
     def _look_at(self, lane: Lane, seq: int) -> _Pending:
-        if not self._tried:
-            # The first frame after a restart may be the one that took the process down.
-            self._tried = True
-            if lane.results.attempt(seq) >= ATTEMPTS_MAX:
-                log.error(
-                    "%s: frame %d of %s took it down repeatedly and is left out", self.name, seq, lane.head.source_id
-                )
-                lane.poisoned = seq
+        if not lane.proven and lane.results.attempt(seq) >= ATTEMPTS_MAX:
+            log.error("%s: frame %d of %s took it down repeatedly: left out", self.name, seq, lane.head.source_id)
+            lane.poisoned = seq
         if seq == lane.poisoned:
             return _Pending(self._ref(lane, seq), None, "failed")
         try:
@@ -207,6 +210,7 @@ class InferenceStage:
             if pending.outcome is not None:
                 self._busy -= 1
                 detections = pending.outcome.result()
+                lane.proven = True
                 reason = "expired" if detections is None else None
             self._commit(lane, pending.ref, detections, reason)
             count += 1
@@ -220,10 +224,10 @@ class InferenceStage:
         if events and not lane.results.has_room(len(events)):
             lane.results.count_lost_events(len(events))
             events = []
-        lane.results.commit(result, events, lane.analytics.snapshot())
         masked = sum(track.detected and track.class_id in self._mask_ids for track in result.tracks)
         unmasked = sum(track.detected for track in result.tracks) - masked
-        lane.results.count(result, faces_mask=masked, faces_no_mask=unmasked, now_ns=self._clock_ns())
+        lane.results.commit(result, events, lane.analytics.snapshot(), (masked, unmasked))
+        lane.results.note_latency(result, self._clock_ns())
         lane.reader.move(ref.seq + 1)
         self._results += 1
         if events:

@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FrameExpired
@@ -19,6 +18,7 @@ from pipeline.sinks.overlay import Overlay
 from pipeline.sinks.sink import PacketSink
 from pipeline.stage import BELL_TIMEOUT_S
 from pipeline.transport.channel import BellListener
+from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import Reader
 from pipeline.types import Layout, Result
@@ -50,7 +50,6 @@ class AnnotatorStage:
         *,
         create_encoder: Callable[[Layout], Encoder],
         create_overlay: Callable[[Layout], Overlay],
-        missing: Path,
     ) -> None:
         self.name = name
         self._reader = reader
@@ -59,7 +58,7 @@ class AnnotatorStage:
         self._sinks = list(sinks)
         self._create_encoder = create_encoder
         self._create_overlay = create_overlay
-        self._missing = missing
+        self._missing = MissingFrames(reader.head)
         self._picture: _Picture | None = None
         self._next = 0
         self._written = 0
@@ -68,8 +67,10 @@ class AnnotatorStage:
         self._resume_s = NEVER_S
 
     def open(self) -> None:
+        self._missing.take_up()
         self._safe_s = [_or_never(sink.open()) for sink in self._sinks]
-        self._resume_s = self._everywhere_safe_s()
+        if any(sink.lossless for sink in self._sinks):
+            self._resume_s = self._everywhere_safe_s()
         self._next = self._reader.position
         if self._next:
             log.info("%s goes on at frame %d", self.name, self._next)
@@ -97,7 +98,7 @@ class AnnotatorStage:
             picture = self._draw(seq, result)
         except FrameExpired as error:
             log.debug("%s", error)
-            self._note_missing(seq)
+            self._missing.note(seq)
             self._pass(seq, NEVER_S)
             return
         for packet in picture.encoder.encode(result.frame):
@@ -146,10 +147,6 @@ class AnnotatorStage:
         """Up to where every lossless sink would survive kill -9."""
         lossless = [safe_s for sink, safe_s in zip(self._sinks, self._safe_s, strict=True) if sink.lossless]
         return min(lossless, default=float("inf"))
-
-    def _note_missing(self, seq: int) -> None:
-        with self._missing.open("a") as file:
-            file.write(f"{seq}\n")
 
     def _finish(self) -> None:
         self._flush()

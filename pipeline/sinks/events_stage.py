@@ -83,11 +83,13 @@ class EventsStage:
         assert self._log is not None
         for inlet in self._inlets.values():
             inlet.bell.clear()
+        # asked first: what is said before the end is in the outbox when the end is seen
+        finished = all(inlet.results.finished for inlet in self._inlets.values())
         moved = sum(self._collect(self._log, source, inlet.results) for source, inlet in self._inlets.items())
         delivered = [self._deliver(self._log, outlet) for outlet in self._outlets]
         if moved:
             return 0
-        if all(inlet.results.finished for inlet in self._inlets.values()) and self._may_leave(all(delivered)):
+        if finished and self._may_leave(all(delivered)):
             self._check_delivered(self._log)
             return None
         return BELL_TIMEOUT_S
@@ -104,6 +106,7 @@ class EventsStage:
             try:
                 events.append(results.event(number))
             except FrameExpired:
+                results.count_lost_events(1)
                 self._lost += 1
         event_log.append(source, events, position=last)
         results.events_taken = last

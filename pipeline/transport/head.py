@@ -18,7 +18,7 @@ from pipeline.transport.shared import WORD, SharedFile
 from pipeline.types import FrameRef, Layout, Matrix
 
 _NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
-_HELD = 10
+_HELD, _MISSING = 10, 11
 _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
@@ -154,6 +154,15 @@ class Head:
         self._words[_CORRUPT] += 1
 
     @property
+    def missing(self) -> int:
+        """How many frames were gone before they could be recorded."""
+        return int(self._words[_MISSING])
+
+    @missing.setter
+    def missing(self, value: int) -> None:
+        self._words[_MISSING] = value
+
+    @property
     def generation(self) -> int:
         """The newest generation, -1 before the first frame."""
         return int(self._words[_GENERATION])
@@ -198,7 +207,8 @@ class Head:
     def generation_of(self, seq: int) -> int:
         """Which generation frame ``seq`` belongs to; raises ``FrameExpired`` when the table has forgotten."""
         for generation in range(self.generation, max(-1, self.generation - _TABLE_ROWS), -1):
-            if self.first_seq(generation) <= seq:
+            marked, first_seq = self._row(generation)[:2].tolist()
+            if marked == generation and first_seq <= seq:
                 return generation
         raise FrameExpired(f"frame {seq} is older than the ring's table of layouts")
 

@@ -9,6 +9,7 @@ frame before, one killed after it goes on with the next. Two state slots take tu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,20 @@ from pipeline.transport import wire
 from pipeline.transport.shared import WORD, SharedFile
 from pipeline.types import SKIP_CAUSES, Event, Result
 
-RESULTS, RESULT_BYTES = 512, 16 << 10
+RESULTS, RESULT_BYTES = 256, 32 << 10
 OUTBOX, EVENT_BYTES = 1024, 2 << 10
 STATE_BYTES = 256 << 10
 LATENCY_BUCKETS = 512
 LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
 """Bucket i counts latencies up to LOWEST * STEP**i seconds: 2.5 % fine, up to half a minute."""
 
-_PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST = 2, 3, 4, 5, 6
-_DETECTED, _FACES_MASK, _FACES_NO_MASK, _FIRST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 8, 9, 10, 11, 12, 13
-_EPISODES, _EVENTS_DETACHED = 14, 15
-_SKIPPED = 16
-_LAST_RESULT_NS = 32
+_PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST, _EVENTS_DETACHED = 2, 3, 4, 5, 6, 7
+_FIGURES = 8
+"""Counts that are committed with each result: detected, faces with a mask, without, episodes; then frames skipped by
+cause."""
+_DETECTED, _FACES_MASK, _FACES_NO_MASK, _EPISODES, _SKIPPED = range(_FIGURES, _FIGURES + 5)
+_FIGURES_END = _SKIPPED + len(SKIP_CAUSES)
+_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 32, 33, 34, 35
 _LATENCY = 64
 _RECORDS_BYTE = 8192
 _HEADER = 2 * WORD  # number and length before every record
@@ -60,19 +63,31 @@ class ResultLog:
 
     # -- written by inference
 
-    def commit(self, result: Result, events: Sequence[Event], state: Any) -> None:
-        """Makes ``result`` the next one, together with its events and the analytics' state behind it.
+    def commit(self, result: Result, events: Sequence[Event], state: Any, faces: tuple[int, int] = (0, 0)) -> None:
+        """Makes ``result`` the next one, together with its events, the figures and the analytics' state behind it.
 
-        Raises ``RuntimeFailure`` when one of them is too large for its record.
+        faces: found with a mask, and without. Raises ``RuntimeFailure`` when a record is too small for what it gets.
         """
         seq = result.frame.seq
         assert seq == self.published, (seq, self.published)
         self._put(_RECORDS_BYTE + (seq % RESULTS) * RESULT_BYTES, RESULT_BYTES, seq, wire.encode(result))
         events_after = self._put_events(events)
-        self._put(self._state_of(seq + 1), STATE_BYTES, seq + 1, wire.encode([events_after, state]))
+        figures = self._figures_after(result, events, faces)
+        self._put(self._state_of(seq + 1), STATE_BYTES, seq + 1, wire.encode([events_after, figures, state]))
         self._words[_PUBLISHED] = seq + 1
         self._words[_EVENTS] = events_after
-        self._words[_EPISODES] += sum(event.phase == "new" for event in events)
+        self._words[_FIGURES:_FIGURES_END] = figures
+
+    def _figures_after(self, result: Result, events: Sequence[Event], faces: tuple[int, int]) -> list[int]:
+        figures: list[int] = self._words[_FIGURES:_FIGURES_END].tolist()
+        if result.detected:
+            figures[_DETECTED - _FIGURES] += 1
+            figures[_FACES_MASK - _FIGURES] += faces[0]
+            figures[_FACES_NO_MASK - _FIGURES] += faces[1]
+        else:
+            figures[_SKIPPED - _FIGURES + SKIP_CAUSES.index(result.reason or "failed")] += 1
+        figures[_EPISODES - _FIGURES] += sum(event.phase == "new" for event in events)
+        return figures
 
     def finish(self, events: Sequence[Event]) -> None:
         """The end of the stream: no result will follow, ``events`` are the last.
@@ -98,8 +113,9 @@ class ResultLog:
         raw = self._get(self._state_of(self.published), self.published)
         if raw is None:
             raise RuntimeFailure(f"{self._shared.path.name}: the state behind frame {self.published - 1} is missing")
-        count, state = msgspec.msgpack.decode(raw)
-        self._words[_EVENTS] = count
+        events_after, figures, state = msgspec.msgpack.decode(raw)
+        self._words[_EVENTS] = events_after
+        self._words[_FIGURES:_FIGURES_END] = figures
         return state
 
     def _state_of(self, seq: int) -> int:
@@ -123,26 +139,22 @@ class ResultLog:
         self._words[_EVENTS_DETACHED] = 1
 
     def abandon(self) -> None:
-        """Inference has failed for good: what is published is all there will be."""
+        """Inference has failed for good: what is committed is all there will be."""
+        self.resume()
         self._words[_FINISHED] = 1
 
     def count_lost_events(self, events: int) -> None:
         self._words[_LOST] += events
 
-    def count(self, result: Result, *, faces_mask: int, faces_no_mask: int, now_ns: int) -> None:
-        """Figures for people; a restart in the middle may count one frame twice or not at all."""
+    def note_latency(self, result: Result, now_ns: int) -> None:
+        """For people; a restart in the middle may leave one out."""
         self._words[_LAST_RESULT_NS] = now_ns
         if not self._words[_FIRST_RESULT_NS]:
             self._words[_FIRST_RESULT_NS] = now_ns
-        if not result.detected:
-            self._words[_SKIPPED + SKIP_CAUSES.index(result.reason or "failed")] += 1
-            return
-        self._words[_DETECTED] += 1
-        self._words[_FACES_MASK] += faces_mask
-        self._words[_FACES_NO_MASK] += faces_no_mask
-        latency_s = max((now_ns - result.frame.captured_ns) / 1e9, LATENCY_LOWEST_S)
-        bucket = int(np.log(latency_s / LATENCY_LOWEST_S) / np.log(LATENCY_STEP))
-        self._words[_LATENCY + min(bucket, LATENCY_BUCKETS - 1)] += 1
+        if result.detected:
+            latency_s = max((now_ns - result.frame.captured_ns) / 1e9, LATENCY_LOWEST_S)
+            bucket = int(math.log(latency_s / LATENCY_LOWEST_S) / math.log(LATENCY_STEP))
+            self._words[_LATENCY + min(bucket, LATENCY_BUCKETS - 1)] += 1
 
     # -- read by everybody
 

@@ -74,7 +74,8 @@ class Writer:
         self._layout: Layout | None = None
         self._count = 0
         self._first_seq = 0
-        self._retired = max(0, head.generation - 1)
+        left = [int(path.suffix[2:]) for path in head.directory.glob(f"{head.source_id}.g[0-9]*")]
+        self._retired = min(left, default=0)
         if head.generation >= 0:
             self._use(SharedFile.attach(head.file(head.generation)), *head.layout(head.generation))
 

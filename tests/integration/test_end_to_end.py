@@ -149,3 +149,14 @@ def test_the_numbers_are_in_the_picture(plain_video: Path) -> None:
     with av.open(str(plain_video)) as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (WIDTH, HEIGHT)
     assert [frame.number for frame in read_numbered(plain_video)] == list(range(100))
+
+
+def test_modules_that_lie_around_are_not_run(program: Program, short_video: Path) -> None:
+    """A folder with a module of a well-known name is no reason to run it."""
+    for name in ("yaml.py", "pipeline/__init__.py"):
+        decoy = program.cwd / name
+        decoy.parent.mkdir(exist_ok=True)
+        decoy.write_text("raise SystemExit('the decoy was run')")
+    outcome = program.run("run", "--json", "--source", short_video)
+    assert outcome.code == 0, outcome.stderr
+    assert "decoy" not in outcome.stderr

@@ -75,6 +75,7 @@ def test_without_the_recorder_events_go_on(program: Program, short_video: Path, 
     frames = outcome.report["frames"]
     assert frames["decoded"] == frames["detected"] == 60
     assert 10 <= frames["written"] < 60
+    assert outcome.report["sources"]["short"]["missing"] == [f"{frames['written']}-59"]
     assert not (program.cwd / "out.mp4").exists()
     [part, *_] = program.cwd.glob("out.part-*.mp4")
     assert [frame.number for frame in read_numbered(part)] == list(range(frames["written"]))

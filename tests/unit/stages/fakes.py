@@ -109,9 +109,9 @@ def publish(writer: Writer, count: int, layout: Layout = SMALL) -> None:
         writer.publish(time_s=seq / 25, captured_ns=seq, wall_ns=seq)
 
 
-def head_in(directory: Path, *, lossless_annotator: bool = True) -> Head:
+def head_in(directory: Path, source: str = "gate", *, lossless_annotator: bool = True) -> Head:
     part = LOSSLESS if lossless_annotator else SKIPPABLE
-    return Head.create(directory, "gate", [("inference", LOSSLESS), ("annotator", part)])
+    return Head.create(directory, source, [("inference", LOSSLESS), ("annotator", part)])
 
 
 @dataclass

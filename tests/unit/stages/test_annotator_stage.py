@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.sinks.annotator_stage import AnnotatorStage
 from pipeline.transport.head import Head
+from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import SLOTS_MAX, Reader, Writer
 from pipeline.types import Layout, Result
@@ -47,14 +48,14 @@ class Bench:
             sinks,
             create_encoder=FakeEncoder.create,
             create_overlay=FakeOverlay,  # type: ignore[arg-type]
-            missing=self.directory / "missing",
         )
         stage.open()
         return stage
 
     def missing(self) -> list[int]:
-        path = self.directory / "missing"
-        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+        numbers = sorted(MissingFrames(self.head).numbers())
+        assert len(numbers) == self.head.missing
+        return numbers
 
 
 def work(stage: AnnotatorStage, steps: int = 1000) -> float | None:
@@ -132,6 +133,30 @@ def test_frames_that_were_overwritten_are_written_down(tmp_path: Path) -> None:
     assert bench.missing() == [0, 1, 2, 3, 4]
     assert [seq for seq, _, _ in sink.stored] == list(range(5, SLOTS_MAX + 5))
     assert bench.head.position("annotator") == SLOTS_MAX + 5
+    stage.close()
+
+
+def test_a_missing_frame_that_is_noted_twice_counts_once(tmp_path: Path) -> None:
+    """The first annotator dies between the note and the move of its position."""
+    bench = Bench(tmp_path, lossless=False)
+    bench.frames(SLOTS_MAX + 2)
+    MissingFrames(bench.head).note(0)
+    stage = bench.annotator([FakeSink([])])
+    work(stage)
+    assert bench.missing() == [0, 1]
+    stage.close()
+
+
+def test_sinks_that_may_skip_get_every_frame_as_well(tmp_path: Path) -> None:
+    """Where nothing has to be kept, nothing counts as kept already."""
+    bench = Bench(tmp_path)
+    sink = FakeSink([])
+    sink.lossless = False  # type: ignore[misc]
+    bench.frames(5)
+    stage = bench.annotator([sink])
+    work(stage)
+    assert [seq for seq, _, _ in sink.stored] == list(range(5))
+    assert bench.head.position("annotator") == 5
     stage.close()
 
 

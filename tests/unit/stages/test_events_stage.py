@@ -144,3 +144,21 @@ def test_the_last_sink_that_fails_ends_the_stage(bench: Bench) -> None:
     with pytest.raises(RuntimeFailure, match="the disk is full"):
         work(stage)
     stage.close()
+
+
+def test_what_is_said_with_the_end_is_delivered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inference ends between this stage's look into the outbox and its look for the end."""
+    sink = FakeEventSink()
+    stage = bench.stage(one=sink)
+    bench.events(1)
+    deliver = EventsStage._deliver
+
+    def end_meanwhile(*arguments: Any) -> bool:
+        bench.results.finish([event_of(99)])
+        return deliver(*arguments)
+
+    monkeypatch.setattr(EventsStage, "_deliver", end_meanwhile)
+    while stage.step() is not None:
+        pass
+    assert sink.got == [1, 2]
+    stage.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.inference.stage import ATTEMPTS_MAX, InferenceStage
+from pipeline.process import RESTARTS_MAX
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import SLOTS_MAX, Writer
@@ -76,22 +77,36 @@ def test_a_file_has_every_frame_looked_at_in_order(directory: Path) -> None:
 
 
 def test_results_come_in_order_even_if_the_frames_do_not(directory: Path) -> None:
-    """The first frame takes longer than the second: its result is still the first."""
+    """The second frame takes longer than the third: its result still comes before."""
     release = threading.Event()
 
-    def slow_first(number: int) -> None:
-        if number == 0:
+    def slow_second(number: int) -> None:
+        if number == 1:
             assert release.wait(30)
 
     writer = writer_in(directory, lossless=True)
-    inference = Inference(directory, FakeDetector(before=slow_first), in_flight=2)
-    publish(writer, 2)
-    inference.until(lambda: sorted(inference.detector.shown) == [0, 1], "both frames in flight")
+    inference = Inference(directory, FakeDetector(before=slow_second), in_flight=2)
+    publish(writer, 3)
+    inference.until(lambda: sorted(inference.detector.shown) == [0, 1, 2], "two frames in flight")
     inference.stage.step()
-    assert inference.results.published == 0
+    assert inference.results.published == 1
     release.set()
-    inference.until(lambda: inference.results.published == 2, "both results")
-    assert [result.frame.seq for result in inference.all_results()] == [0, 1]
+    inference.until(lambda: inference.results.published == 3, "all results")
+    assert [result.frame.seq for result in inference.all_results()] == [0, 1, 2]
+    inference.stage.close()
+
+
+def test_the_first_frame_of_a_life_is_alone(directory: Path) -> None:
+    """What takes the process down then is known."""
+    gate = threading.Event()
+    writer = writer_in(directory, lossless=True)
+    inference = Inference(directory, FakeDetector(gate=gate), in_flight=4)
+    publish(writer, 8)
+    inference.until(lambda: inference.detector.shown == [0], "the first frame in flight")
+    inference.stage.step()
+    assert inference.stage.counters["in_flight"] == 1
+    gate.set()
+    inference.until(lambda: inference.results.published == 8, "all results")
     inference.stage.close()
 
 
@@ -139,7 +154,7 @@ def test_a_far_too_late_inference_still_gives_a_result_for_every_frame(directory
     inference = Inference(directory, FakeDetector())
     last: list[Result] = []
     inference.until(lambda: inference.results.published == 1500, "all results")
-    last = [inference.results.result(seq) for seq in range(1500 - 400, 1500)]
+    last = [inference.results.result(seq) for seq in range(1500 - 200, 1500)]
     times = [result.frame.time_s for result in last]
     assert times == sorted(set(times))
     assert inference.analytics.seen == list(range(1500))
@@ -166,21 +181,25 @@ def test_a_restarted_inference_goes_on_where_the_last_result_is(directory: Path)
     third.stage.close()
 
 
-@pytest.mark.parametrize("deadly", [0, 4])
-def test_a_frame_that_kills_is_left_out_in_the_end(directory: Path, deadly: int) -> None:
-    """Each life begins with the frame behind the last result, and that frame is tried as often as any other."""
-    writer = writer_in(directory, lossless=True)
-    publish(writer, 8)
-    writer.head.end("end_of_stream")
-
+def dies_at(deadly: int) -> Callable[[int], None]:
     def die(number: int) -> None:
         if number == deadly:
             raise MemoryError
 
+    return die
+
+
+@pytest.mark.parametrize("in_flight", [1, 4])
+@pytest.mark.parametrize("deadly", [0, 4])
+def test_a_frame_that_kills_is_left_out_in_the_end(directory: Path, deadly: int, in_flight: int) -> None:
+    """Each life begins with the frame behind the last result, and that frame is tried as often as any other."""
+    writer = writer_in(directory, lossless=True)
+    publish(writer, 8)
+    writer.head.end("end_of_stream")
     lives = 0
     while True:
         lives += 1
-        inference = Inference(directory, FakeDetector(before=die))
+        inference = Inference(directory, FakeDetector(before=dies_at(deadly)), in_flight=in_flight)
         try:
             inference.until(lambda: inference.results.finished, "the end")  # noqa: B023
             break
@@ -192,6 +211,30 @@ def test_a_frame_that_kills_is_left_out_in_the_end(directory: Path, deadly: int)
     assert [result.reason for result in inference.all_results()] == [
         "failed" if n == deadly else None for n in range(8)
     ]
+
+
+def test_a_frame_that_kills_is_found_among_two_sources(directory: Path) -> None:
+    """The other source's frames are not blamed, and all of it stays within the supervisor's patience."""
+    heads = {"gate": Head.attach(directory, "gate"), "yard": head_in(directory, "yard")}
+    logs = {"gate": ResultLog.attach(directory, "gate"), "yard": ResultLog.create(directory, "yard")}
+    logs["yard"].detach_events()
+    for source, count in (("gate", 5), ("yard", 12)):
+        publish(Writer(heads[source], lossless=True), count)
+        heads[source].end("end_of_stream")
+
+    for _ in range(RESTARTS_MAX):
+        lanes = [lane_of(heads[source], logs[source], FakeAnalytics()) for source in heads]
+        stage = InferenceStage("inference/all", lanes, FakeDetector(before=dies_at(9)).as_detector, in_flight=4)
+        stage.open()
+        try:
+            wait_until(lambda: stage.step() is None, "the end", 30)  # noqa: B023
+            break
+        except MemoryError:
+            continue
+        finally:
+            stage.close()
+    reasons = {source: [log.result(seq).reason for seq in range(log.published)] for source, log in logs.items()}
+    assert reasons == {"gate": [None] * 5, "yard": [None] * 9 + ["failed"] + [None] * 2}
 
 
 def test_close_is_safe_twice(directory: Path) -> None:

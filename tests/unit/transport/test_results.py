@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.analytics.association import FACES_MAX
+from pipeline.analytics.tracking import TRACKS_MAX
 from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.transport import results as module
 from pipeline.transport.results import OUTBOX, RESULTS, ResultLog, latency_quantiles_ms
@@ -95,11 +97,22 @@ def test_a_writer_that_dies_while_committing_leaves_the_frame_before(
     again.close()
 
 
-def test_a_writer_that_dies_behind_the_commit_has_said_its_events(log: ResultLog) -> None:
-    log.commit(result(0), [event(0)], {"n": 0})
-    log._words[module._EVENTS] = 0  # the store behind ``published`` was not reached
-    assert log.resume() == {"n": 0}
-    assert log.events_published == 1
+@pytest.mark.parametrize("next_is", ["restarted", "abandoned"])
+def test_a_writer_that_dies_behind_the_commit_has_said_and_counted_everything(log: ResultLog, next_is: str) -> None:
+    log.commit(result(0), [event(0)], {"n": 0}, (3, 4))
+    log._words[module._EVENTS] = 0  # no store behind ``published`` was reached
+    log._words[module._FIGURES : module._FIGURES_END] = 0
+    if next_is == "restarted":
+        assert log.resume() == {"n": 0}
+    else:
+        log.abandon()
+        assert log.finished
+    assert (log.events_published, log.episodes, log.detected, log.faces) == (1, 1, 1, (3, 4))
+
+
+def test_a_crowd_fits_into_a_record(log: ResultLog) -> None:
+    log.commit(result(0, faces=TRACKS_MAX + FACES_MAX), [], None)
+    assert len(log.result(0).tracks) == TRACKS_MAX + FACES_MAX
 
 
 def test_finishing_twice_says_the_same_events_once(log: ResultLog) -> None:
@@ -130,10 +143,13 @@ def test_a_record_that_is_too_large_is_an_error(log: ResultLog) -> None:
 
 def test_figures(log: ResultLog) -> None:
     for seq in range(100):
-        log.count(result(seq), faces_mask=1, faces_no_mask=2, now_ns=10**9 * seq + 20_000_000)
-    log.count(result(100, detected=False, reason="overload"), faces_mask=9, faces_no_mask=9, now_ns=0)
+        log.commit(result(seq), [], None, (1, 2))
+        log.note_latency(result(seq), 10**9 * seq + 20_000_000)
+    left_out = result(100, detected=False, reason="overload")
+    log.commit(left_out, [], None, (9, 9))
+    log.note_latency(left_out, 10**12)
     assert (log.detected, log.faces, log.skipped) == (100, (100, 200), {"overload": 1})
-    assert log.first_result_ns == 20_000_000
+    assert (log.first_result_ns, log.last_result_ns) == (20_000_000, 10**12)
     p50, p99 = latency_quantiles_ms(log.latency_counts, [0.5, 0.99])
     assert p50 == p99 == pytest.approx(20, rel=0.026)
 
