@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Matrix = Literal["bt601", "bt709", "bt2020"]
 Phase = Literal["new", "update", "end"]
 
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""What is taken for a picture in a folder: FFmpeg and OpenCV read them all."""
 SKIP_CAUSES = ("overload", "expired", "corrupt", "rate", "failed")
 """Why a frame was not looked at, in the order in which they are counted in shared memory."""
 
@@ -205,4 +207,3 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str
     beat: int
     counters: dict[str, float]
-    note: str | None = None

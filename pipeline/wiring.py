@@ -1,6 +1,6 @@
 """Configuration + stage name → a built stage: the only file that knows every part.
 
-A site becomes these stages, started in this order and stopped in the other:
+A site becomes these stages, from the sinks to the captures:
 
 ``events``               one, where any event sink is configured
 ``annotator/<source>``   one for each source with a packet sink
@@ -20,6 +20,7 @@ import zmq
 from pipeline.config import Part, PipelineSpec, Site
 from pipeline.errors import StartupError
 from pipeline.stage import Stage
+from pipeline.transport import shared
 from pipeline.transport.channel import Bell, BellListener, ipc
 from pipeline.transport.head import LOSSLESS, Head
 from pipeline.transport.results import ResultLog
@@ -35,13 +36,9 @@ Context = zmq.Context[zmq.Socket[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage of a site. rank: those of a lower one are started first. sources: whose data goes through it.
-
-    runtime: in which it loads a model, if it does.
-    """
+    """One stage of a site. sources: whose data goes through it. runtime: in which it loads a model, if it does."""
 
     name: str
-    rank: int
     sources: tuple[str, ...]
     runtime: str | None = None
 
@@ -79,29 +76,32 @@ def _sinks(site: Site, pipeline: PipelineSpec, accepts: str) -> dict[str, Part]:
 
 
 def stages(site: Site) -> list[StageSpec]:
-    """The stages of a site in the order in which they are started."""
+    """The stages of a site, sinks first."""
     events = [source for p in site.pipelines.values() if _sinks(site, p, "events") for source in p.sources]
-    specs = [StageSpec("events", 0, tuple(events))] if events else []
+    specs = [StageSpec("events", tuple(events))] if events else []
     for pipeline in site.pipelines.values():
         if _sinks(site, pipeline, "packets"):
-            specs += [StageSpec(f"{ANNOTATOR}/{source}", 0, (source,)) for source in pipeline.sources]
+            specs += [StageSpec(f"{ANNOTATOR}/{source}", (source,)) for source in pipeline.sources]
     specs += [
-        StageSpec(f"{INFERENCE}/{name}", 1, tuple(p.sources), site.backends[p.detector].kind)
+        StageSpec(f"{INFERENCE}/{name}", tuple(p.sources), site.backends[p.detector].kind)
         for name, p in site.pipelines.items()
     ]
-    specs += [StageSpec(f"capture/{source}", 2, (source,)) for p in site.pipelines.values() for source in p.sources]
+    specs += [StageSpec(f"capture/{source}", (source,)) for p in site.pipelines.values() for source in p.sources]
     return specs
 
 
 def check(site: Site, models_dir: Path | None) -> None:
     """What can be known to be wrong beside the configuration's own text, before anything starts.
 
-    Raises ``ConfigError`` for a model without a card or without that runtime, ``StartupError`` for missing weights.
+    Raises ``ConfigError`` for a model without a card or without that runtime, ``StartupError`` for missing weights
+    and for a processor whose memory order this program does not know.
     """
     from pipeline import resources
     from pipeline.inference import weights
     from pipeline.inference.model_card import read_card
 
+    if not shared.ORDERED:
+        raise StartupError(shared.NOT_ORDERED)
     for name in {pipeline.detector for pipeline in site.pipelines.values()}:
         backend = site.backends[name]
         path = resources.card_path(site.detectors[name].model, models_dir)
@@ -112,7 +112,8 @@ def check(site: Site, models_dir: Path | None) -> None:
 
 def prepare(site: Site, run_dir: Path) -> None:
     """Makes what the stages of a run share; called once, by the supervisor, before any of them starts."""
-    names = [spec.name for spec in stages(site)]
+    specs = stages(site)
+    names = [spec.name for spec in specs]
     for source in site.sources:
         ipc(run_dir / f"{source}.result-bell")  # the longest of a source's sockets, refused here and not by each stage
         readers = [(INFERENCE, LOSSLESS)]
@@ -120,7 +121,7 @@ def prepare(site: Site, run_dir: Path) -> None:
             readers.append((ANNOTATOR, LOSSLESS))
         Head.create(run_dir, source, readers).close()
         results = ResultLog.create(run_dir, source)
-        if not any(spec.name == "events" and source in spec.sources for spec in stages(site)):
+        if not any(spec.name == "events" and source in spec.sources for spec in specs):
             results.detach_events()
         results.close()
 

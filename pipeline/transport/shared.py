@@ -1,7 +1,9 @@
 """Files in shared memory that several processes map: made whole, checked on attach, read as words and bytes.
 
-Every shared fact is one aligned 64-bit word, which x86-64 and aarch64 store and load whole. What must be seen together
-is ordered: a record is marked dead, changed, marked alive, and only then counted by the word that readers look at.
+Every shared fact is one aligned 64-bit word, stored and loaded whole. What must be seen together is ordered: a record
+is marked dead, changed, marked alive, and only then counted by the word that readers look at. x86-64 shows stores to
+other processors in that order, and loads are not overtaken either; other processors would need fences, which Python
+cannot place, and are refused.
 A plain file in /dev/shm has no resource tracker, works from any interpreter and is gone with its directory.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,8 @@ from pipeline.errors import StartupError
 PAGE = mmap.PAGESIZE
 MAGIC = 0x4653_4D50_4950_0001
 WORD = 8
+ORDERED = platform.machine().lower() in ("x86_64", "amd64")
+NOT_ORDERED = f"this program needs an x86-64 processor: {platform.machine()} does not keep stores in order"
 
 
 def page_aligned(nbytes: int) -> int:
