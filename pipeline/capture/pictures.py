@@ -11,11 +11,9 @@ from pathlib import Path
 from pipeline.capture.convert import Converter
 from pipeline.capture.decode import open_file
 from pipeline.errors import ConfigError, SourceBroken
-from pipeline.types import Picture
+from pipeline.types import PICTURE_SUFFIXES, Picture
 
 _log = logging.getLogger(__name__)
-
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def find_pictures(path: Path) -> list[Path]:

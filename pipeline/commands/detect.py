@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from pipeline.commands import options as shared
 from pipeline.config import DetectorSpec
 from pipeline.errors import EXIT_DONE, ConfigError, PipelineError, RuntimeFailure
 from pipeline.inference.picture import read_rgb
-from pipeline.types import Detections
+from pipeline.types import PICTURE_SUFFIXES, Detections
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_NO_COLOURS = (".pgm",)
+"""Suffixes of pictures that cannot hold the colour of a box: those are written as PNG."""
 
 Rgb = NDArray[np.uint8]
 
@@ -52,15 +54,17 @@ def main(options: argparse.Namespace) -> int:
     if options.annotated:
         _make_folder(options.annotated)
     code, found = EXIT_DONE, []
-    for path in _pictures(options.paths):
+    written: set[Path] = set()
+    for path, problem in _pictures(options.paths):
         try:
+            if problem:
+                raise problem
             image = read_rgb(path)
             detections = detector.detect_rgb(image)
             found.append(described(path, image, detections, detector.labels))
             if options.annotated:
-                write_annotated(
-                    options.annotated / f"{path.stem}.annotated{path.suffix}", image, detections, detector.labels
-                )
+                target = _free_name(options.annotated, path, written)
+                write_annotated(target, image, detections, detector.labels)
         except PipelineError as error:
             print(f"error: {error}", file=sys.stderr)
             code = code or error.exit_code
@@ -73,12 +77,29 @@ def main(options: argparse.Namespace) -> int:
     return code
 
 
-def _pictures(paths: list[Path]) -> Iterator[Path]:
+def _pictures(paths: list[Path]) -> Iterator[tuple[Path, ConfigError | None]]:
+    """Every picture that the arguments stand for; an argument that cannot be looked up comes with what is wrong."""
     for path in paths:
-        if path.is_dir():
-            yield from sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        try:
+            found = _pictures_in(path) if path.is_dir() else [path]
+        except OSError as error:
+            yield path, ConfigError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
         else:
-            yield path
+            yield from ((picture, None) for picture in found)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def _free_name(folder: Path, picture: Path, taken: set[Path]) -> Path:
+    """Where the annotated picture goes; pictures of one name from several folders get numbers. Adds to ``taken``."""
+    own = picture.suffix.lower()
+    suffix = picture.suffix if own in PICTURE_SUFFIXES and own not in _NO_COLOURS else ".png"
+    names = (f"{picture.stem}{number}.annotated{suffix}" for number in chain([""], map("-{}".format, count(2))))
+    target = next(folder / name for name in names if folder / name not in taken)
+    taken.add(target)
+    return target
 
 
 def described(path: Path, image: Rgb, detections: Detections, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -98,10 +119,16 @@ def write_annotated(path: Path, image: Rgb, detections: Detections, labels: tupl
 
     from pipeline.sinks.still import annotate_rgb
 
-    bgr = cv2.cvtColor(annotate_rgb(image, detections, labels), cv2.COLOR_RGB2BGR)
-    done, encoded = cv2.imencode(path.suffix if path.suffix.lower() in SUFFIXES else ".png", bgr)
+    height, width = image.shape[:2]
+    cv2.setLogLevel(0)  # what OpenCV would print is said below
     try:
-        assert done
+        bgr = cv2.cvtColor(annotate_rgb(image, detections, labels), cv2.COLOR_RGB2BGR)
+        done, encoded = cv2.imencode(path.suffix, bgr)
+    except (ValueError, cv2.error) as error:  # too large to be drawn on
+        raise RuntimeFailure(f"{path}: cannot be made: {error}") from error
+    if not done:
+        raise RuntimeFailure(f"{path}: {path.suffix} pictures cannot hold {width}x{height} pixels")
+    try:
         path.write_bytes(encoded.tobytes())
     except OSError as error:
         raise RuntimeFailure(f"{path}: cannot be written: {error.strerror}") from error
