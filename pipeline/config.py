@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
+from pipeline.refusals import VARIABLE, explain, refuse, shown
 
 DEFAULT_MODEL = "aizoo-260"
 RESERVED = ("detect", "zones", "schedule", "workers")
-_VARIABLE = re.compile(r"\$(\$|\{(\w*)\})")
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -134,45 +134,47 @@ def load(path: Path, detector: Mapping[str, Any] | None = None) -> Site:
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping with sources, detectors and pipelines, not {_shown(raw)}")
+        raise ConfigError(f"{path}: must be a mapping with sources, detectors and pipelines, not {shown(raw)}")
     specs = raw.get("detectors")
     if detector and isinstance(specs, dict):
         merged = {name: {**spec, **detector} if isinstance(spec, dict) else spec for name, spec in specs.items()}
         raw = {**raw, "detectors": merged}
     values = expand(raw, str(path), {"CONFIG_DIR": str(path.parent.resolve())})
-    return check(values, str(path))
+    return check(values, str(path), raw)
 
 
 def expand(raw: Mapping[str, Any], origin: str, variables: Mapping[str, str]) -> dict[str, Any]:
     """``raw`` with every ``${NAME}`` replaced; ``variables`` go before the environment's."""
     errors: list[str] = []
     values: dict[str, Any] = _expand(dict(raw), "", {**os.environ, **variables}, errors)
-    _refuse(errors, origin)
+    refuse(errors, origin)
     return values
 
 
-def check(values: Mapping[str, Any], origin: str) -> Site:
-    """A site out of expanded plain data; ``origin`` names it in errors."""
+def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None = None) -> Site:
+    """A site out of expanded plain data; errors name ``origin`` and show values as ``raw``, unexpanded, has them."""
+    raw = values if raw is None else raw
     errors: list[str] = []
     _check_reserved(values, errors)
-    _refuse(errors, origin)
+    refuse(errors, origin, raw)
     try:
         file = _File.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_lines(origin, [_explain(e, "", _File) for e in error.errors()])) from error
-    sources = _parts("source", "sources", file.sources, errors)
-    rules = _parts("rule", "rules", file.rules, errors)
-    sinks = _parts("sink", "sinks", file.sinks, errors)
+        refuse([explain(e, "", _File, (), raw) for e in error.errors()], origin, raw)
+        raise
+    sources = _parts("source", "sources", file.sources, raw, errors)
+    rules = _parts("rule", "rules", file.rules, raw, errors)
+    sinks = _parts("sink", "sinks", file.sinks, raw, errors)
     backends: dict[str, Part] = {}
     for name, detector in file.detectors.items():
-        part = _part("backend", f"detectors.{name}.backend", detector.backend, errors)
+        part = _part("backend", f"detectors.{name}.backend", detector.backend, raw, errors)
         if part:
             backends[name] = part
     _check_wiring(file, errors)
-    _refuse(errors, origin)
+    refuse(errors, origin, raw)
     site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin)
     _check_claims(site, errors)
-    _refuse(errors, origin)
+    refuse(errors, origin, raw)
     return site
 
 
@@ -193,7 +195,7 @@ def _expand(value: Any, path: str, variables: Mapping[str, str], errors: list[st
         errors.append(f"{path}: ${{{match[2]}}} is not set in the environment")
         return ""
 
-    return _VARIABLE.sub(replace, value)
+    return VARIABLE.sub(replace, value)
 
 
 def _check_reserved(values: Mapping[str, Any], errors: list[str]) -> None:
@@ -204,13 +206,15 @@ def _check_reserved(values: Mapping[str, Any], errors: list[str]) -> None:
 
 
 def _parts(
-    group: plugins.Group, section: str, specs: Mapping[str, dict[str, Any]], errors: list[str]
+    group: plugins.Group, section: str, specs: Mapping[str, dict[str, Any]], raw: Mapping[str, Any], errors: list[str]
 ) -> dict[str, Part]:
-    parts = {name: _part(group, f"{section}.{name}", spec, errors) for name, spec in specs.items()}
+    parts = {name: _part(group, f"{section}.{name}", spec, raw, errors) for name, spec in specs.items()}
     return {name: part for name, part in parts.items() if part}
 
 
-def _part(group: plugins.Group, path: str, spec: Mapping[str, Any], errors: list[str]) -> Part | None:
+def _part(
+    group: plugins.Group, path: str, spec: Mapping[str, Any], raw: Mapping[str, Any], errors: list[str]
+) -> Part | None:
     options = dict(spec)
     kind = options.pop("kind", None)
     if not isinstance(kind, str):
@@ -224,7 +228,7 @@ def _part(group: plugins.Group, path: str, spec: Mapping[str, Any], errors: list
     try:
         return Part(plugin, plugin.config.model_validate(options))
     except ValidationError as error:
-        errors += [_explain(e, path, plugin.config) for e in error.errors()]
+        errors += [explain(e, path, plugin.config, ["kind"], raw) for e in error.errors()]
         return None
 
 
@@ -264,48 +268,3 @@ def _check_claims(site: Site, errors: list[str]) -> None:
                     if owners.setdefault(claim, owner) != owner:
                         shown = ":".join(map(str, claim)) if isinstance(claim, tuple) else claim
                         errors.append(f"pipelines.{name}.sinks: {owner} and {owners[claim]} both want {shown}")
-
-
-def _explain(error: Any, path: str, model: type[BaseModel]) -> str:
-    """One pydantic error as ``path: value … what would be right``."""
-    parts = [part for part in error["loc"] if part != "[key]"]
-    for part in parts:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    match error["type"]:
-        case "missing":
-            return f"{path}: is missing"
-        case "extra_forbidden":
-            fields = _fields(model, parts[:-1])
-            return f"{path}: {parts[-1]!r} is not a field here" + (
-                f"; there are: {', '.join(fields)}" if fields else ""
-            )
-        case "string_pattern_mismatch":
-            return f"{path}: {_shown(error['input'])} must be lower-case letters, digits, _ and -"
-        case "literal_error":
-            return f"{path}: {_shown(error['input'])} is none of {error['ctx']['expected']}"
-        case "value_error":
-            return f"{path}: {error['ctx']['error']}"
-        case _:
-            return f"{path}: {_shown(error['input'])}: {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-def _fields(model: type[BaseModel], parts: list[Any]) -> list[str]:
-    if parts:
-        sections: dict[str, type[BaseModel]] = {"detectors": DetectorSpec, "pipelines": PipelineSpec}
-        section = sections.get(str(parts[0]))
-        return list(section.model_fields) if section and len(parts) == 2 else []
-    return list(model.model_fields) + ([] if model is _File else ["kind"])
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _lines(origin: str, errors: list[str]) -> str:
-    return "\n".join(f"{origin}: {error}" for error in errors)
-
-
-def _refuse(errors: list[str], origin: str) -> None:
-    if errors:
-        raise ConfigError(_lines(origin, errors))

@@ -11,6 +11,10 @@ PipelineError                 one line for people; never shown as a traceback
 
 from __future__ import annotations
 
+import re
+
+_CREDENTIALS = re.compile(r"(:/{1,2})\S*@")
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -49,3 +53,8 @@ class Disconnected(PipelineError):
 
 class FrameExpired(PipelineError):
     """The frame's slot was overwritten before or while it was used; what was read from it must be thrown away."""
+
+
+def without_credentials(text: str) -> str:
+    """``rtsp://user:password@camera`` → ``rtsp://***@camera``: how an address is shown, anywhere in a text."""
+    return _CREDENTIALS.sub(r"\1***@", text)

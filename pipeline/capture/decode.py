@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.capture.jump import Timeline, scan
-from pipeline.errors import ConfigError, StartupError
+from pipeline.errors import ConfigError, StartupError, without_credentials
 
 _FAILURES_MAX = 100
 """So many reading errors in a row, with nothing read between them, end a file."""
@@ -59,7 +59,7 @@ def open_video(
             container = av.open(target, format=format_, options=dict(options or {}), metadata_errors="replace")
         except FFmpegError as error:
             said = next((text.strip() for level, _, text in messages if level <= av.logging.ERROR), "")
-            reason = f"{reason_of(error)} ({said})" if said else reason_of(error)
+            reason = without_credentials(f"{reason_of(error)} ({said})" if said else reason_of(error))
             if error.errno in _OF_THE_MACHINE:
                 raise StartupError(f"{name} cannot be opened: {reason}") from error
             raise ConfigError(f"{name} cannot be read as video: {reason}") from error

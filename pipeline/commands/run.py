@@ -13,7 +13,7 @@ from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.commands.progress import Progress
 from pipeline.config import Site
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, without_credentials
 from pipeline.report import Report
 from pipeline.supervisor import Supervisor
 
@@ -101,7 +101,8 @@ def _source(text: str, realtime: bool) -> dict[str, Any]:
 
 def _name(source: str) -> str:
     """An id made of what people will recognise: the file's stem."""
-    stem = source.partition(":")[0] if source.startswith("lavfi:") else Path(source.rstrip("/*")).stem
+    address = without_credentials(source).rpartition("@")[2] if "://" in source else source
+    stem = source.partition(":")[0] if source.startswith("lavfi:") else Path(address.rstrip("/*")).stem
     return _NOT_A_NAME.sub("-", stem.lower()).strip("-_")[:24] or "source"
 
 

@@ -151,6 +151,41 @@ def test_secrets_are_expanded_for_children_only(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        (("sources", "gate", "realtime"), "'${CAM_PW}'"),
+        (("sources", "gate", "path"), "['${CAM_PW}']"),
+        (("sources", "gate", "picture_fps"), "'25 or ${CAM_PW}'"),
+        (("sources", "gate", "kind"), "'${CAM_PW}'"),
+        (("detectors", "mask", "nms"), "'${CAM_PW}'"),
+        (("detectors", "mask", "backend", "kind"), "'${CAM_PW}'"),
+        (("rules", "no_mask"), "'rtsp://admin:${CAM_PW}@camera.that.has.a.rather.long.name/stream'"),
+        (("sinks", "video", "path"), "'./${CAM_PW}.avi'"),
+        (("sinks", "video", "path"), "'./a/../${CAM_PW}.avi'"),
+        (("pipelines", "one", "rules"), "['${CAM_PW}']"),
+        (("name",), "'Site ${CAM_PW}'"),
+    ],
+)
+def test_a_secret_is_never_shown(
+    path: tuple[str, ...], written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAM_PW", "hunt'er2")
+    file = tmp_path / "site.yaml"
+    file.write_text(yaml.safe_dump(changed(*path, to=yaml.safe_load(written))))
+    with pytest.raises(ConfigError) as caught:
+        config.load(file)
+    assert "hunt" not in str(caught.value)
+    shown = "rtsp://***@" if "rtsp" in written else "${CAM_PW}"
+    assert shown in str(caught.value)
+
+
+def test_the_credentials_of_an_address_are_never_shown() -> None:
+    text = refusal(changed("sources", "gate", "realtime", to="rtsp://admin:hunter2@camera/1"))
+    assert "'rtsp://***@camera/1'" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
     ("text", "part"),
     [
         ("a: [1, 2", "site.yaml:1:9: is not YAML: "),

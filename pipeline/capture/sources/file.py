@@ -13,7 +13,7 @@ from pipeline.capture.clip import Clip, VideoClip, open_behind
 from pipeline.capture.decode import open_file
 from pipeline.capture.pictures import PictureClip, find_pictures
 from pipeline.capture.source import Pacing
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, without_credentials
 from pipeline.plugins import PluginConfig
 from pipeline.types import Picture
 
@@ -101,29 +101,29 @@ class FileSource:
         return self._clip
 
     def _open_clip(self, start: Fraction) -> Clip:
-        name = str(self._path)
+        name = without_credentials(str(self._path))
         try:
-            if self._path.is_dir() or (not self._path.exists() and _GLOB_SIGNS & set(name)):
+            if self._path.is_dir() or (not self._path.exists() and _GLOB_SIGNS & set(str(self._path))):
                 rate = Fraction(self._config.picture_fps).limit_denominator(1001)
                 return PictureClip(find_pictures(self._path), rate, name, start)
-            _check_file(self._path)
+            _check_file(self._path, name)
         except OSError as error:
             raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
         return VideoClip(open_file(self._path, name), name, start)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, name: str) -> None:
     """Says in plain words what FFmpeg would say in its own; OSError is left to the caller."""
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         similar = difflib.get_close_matches(path.name, beside, n=3)
         hint = f"; similar names there: {', '.join(similar)}" if similar else ""
-        raise ConfigError(f"{path} is not there{hint}")
+        raise ConfigError(f"{name} is not there{hint}")
     if not path.is_file():
-        raise ConfigError(f"{path} is neither a file nor a folder")
+        raise ConfigError(f"{name} is neither a file nor a folder")
     with path.open("rb") as file:
         if not file.read(1):
-            raise ConfigError(f"{path} is empty")
+            raise ConfigError(f"{name} is empty")
 
 
 def create(config: Config, source_id: str) -> FileSource:  # noqa: ARG001  every source is created with its id

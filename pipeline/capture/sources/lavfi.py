@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline.capture.clip import VideoClip
 from pipeline.capture.decode import open_video
 from pipeline.capture.source import Pacing
+from pipeline.errors import without_credentials
 from pipeline.plugins import PluginConfig
 from pipeline.types import Picture
 
@@ -37,7 +38,7 @@ class LavfiSource:
 
     def open(self) -> None:
         self.close()
-        name = f"the graph {self._config.graph!r}"
+        name = f"the graph {without_credentials(self._config.graph)!r}"
         self._clip = VideoClip(open_video(self._config.graph, name, format_="lavfi"), name)
 
     def seek(self, seq: int, last_s: float | None = None) -> None:  # noqa: ARG002

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.capture.sources.file import Config, create
+from pipeline.errors import ConfigError
 from pipeline.types import I420, Layout
 from tests.media import moving, write_moving
 from tests.unit.capture.reading import owned, read_all, same
@@ -173,3 +174,12 @@ def test_two_thousand_frames_take_no_more_memory_than_two_hundred(tmp_path: Path
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_the_credentials_in_an_address_that_was_taken_for_a_path_are_not_told() -> None:
+    source = create(Config(path="rtsp://me:hunter2@camera/1"), "gate")
+    with pytest.raises(ConfigError, match=r"rtsp:/\*\*\*@camera/1 is not there"):
+        source.open()
+    source = create(Config(path="http://me:hunter2@host/a?b=1"), "gate")
+    with pytest.raises(ConfigError, match=r"http:/\*\*\*@host/a\?b=1 matches no pictures"):
+        source.open()

@@ -89,3 +89,10 @@ def test_a_bad_graph_is_named_with_ffmpeg_s_reason(graph: str, reason: str, capf
         assert repr(graph) in str(caught.value)
         assert reason in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_credentials_in_a_graph_are_not_told() -> None:
+    source = create(Config(graph=r"movie=rtsp\\://me\\:hunter2@127.0.0.1/a:loop=0"), "gate")
+    with pytest.raises(ConfigError, match=r"//\*\*\*@127.0.0.1/a") as caught:
+        source.open()
+    assert "hunter2" not in str(caught.value)
