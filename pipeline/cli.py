@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pipeline import __version__
 from pipeline import cli_models as models
 from pipeline.commands import bench, detect, doctor, evaluate, events, run
-from pipeline.errors import EXIT_DONE, EXIT_FAILED, PipelineError
+from pipeline.errors import EXIT_FAILED, EXIT_INTERRUPTED, PipelineError
 
 COMMANDS = (run, detect, events, models, doctor, evaluate, bench)
 
 EPILOG = """\
 exit codes: 0 done · 1 failed at run time · 2 the configuration is wrong · 3 the machine lacks something
+Ctrl-C: 130, because the work is not done; 0 from events, which has no other end; run records what it has captured
+and then says how that went
 
 examples:
   run_pipeline.py                                          the demo
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        return EXIT_DONE
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (``… | head``); nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,6 +19,8 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_MACHINE = 3
+EXIT_INTERRUPTED = 130
+"""Ctrl-C before the work was done; the number is the shell's (128 + SIGINT)."""
 
 
 class PipelineError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ def main(options: argparse.Namespace) -> int:
     if options.schema:
         print(json.dumps(event_schema(), indent=2))
         return EXIT_DONE
-    for number, event in enumerate(subscribe(address(options.where)), 1):
-        print(json.dumps(event) if options.json else line(event), flush=True)
-        if number == options.count:
-            break
+    with contextlib.suppress(KeyboardInterrupt):  # the normal end
+        for number, event in enumerate(subscribe(address(options.where)), 1):
+            print(json.dumps(event) if options.json else line(event), flush=True)
+            if number == options.count:
+                break
     return EXIT_DONE
 
 
