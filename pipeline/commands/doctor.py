@@ -24,7 +24,7 @@ FRAMEWORKS = {
     "onnxruntime": "onnxruntime",
     "opencv_dnn": "opencv-python",
     "torch": "torch",
-    "tensorflow": "tensorflow",
+    "tensorflow": "tensorflow-cpu",
     "tflite": "ai-edge-litert",
     "keras": "keras",
     "mxnet": "mxnet",
@@ -112,6 +112,8 @@ def _framework(kind: str, package: str) -> Finding:
     from pipeline import plugins
 
     default = kind == "onnxruntime"
+    if kind == "tensorflow" and not list(importlib.metadata.distributions(name=package)):
+        package = "tensorflow"  # the same module with a GPU's libraries
     try:
         text = f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:

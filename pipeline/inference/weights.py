@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline import resources
 from pipeline.errors import ConfigError, StartupError
+from pipeline.inference.backend import is_available, missing_framework
 from pipeline.inference.model_card import ModelCard, Runtime, TensorNames, WeightFile
 
 _CHUNK_BYTES = 1 << 20
@@ -79,11 +80,16 @@ def _compare(path: Path, wanted: WeightFile, actual: str, card_path: Path) -> No
 
 
 def runtime_of(card: ModelCard, card_path: Path, kind: str, precision: str = "fp32") -> Runtime:
-    """The card's entry for a backend; an outside backend's (``package.module``) is keyed by its last name."""
+    """The card's entry for a backend; an outside backend's (``package.module``) is keyed by its last name.
+
+    Raises ``StartupError`` where the framework is not installed: its files may be missing just because of that.
+    """
     key = kind.rpartition(".")[2] + ("" if precision == "fp32" else f"-{precision}")
     if key not in card.runtimes:
         there = ", ".join(sorted(card.runtimes))
         raise ConfigError(f"{card_path}: runtimes: {card.name} has no files for {key!r}; there are: {there}")
+    if not is_available(kind):
+        raise missing_framework(kind, f"facemask-pipeline[{kind}]")
     return card.runtimes[key]
 
 

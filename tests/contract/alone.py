@@ -13,7 +13,7 @@ from pipeline.inference.model_card import read_card
 from pipeline.inference.verify import picture
 
 FRAMEWORKS = ("ai_edge_litert", "keras", "mxnet", "onnxruntime", "openvino", "tensorflow", "torch")
-WARM, TIMES = 5, 6
+WARM, TIMES = 5, 4
 
 
 def main(kind: str, models_dir: Path) -> None:

@@ -175,6 +175,7 @@ def test_threads_may_share_one(backend: Backend, card: ModelCard) -> None:
     assert wrong == []
 
 
+@pytest.mark.timeout(300)  # Keras loads itself and its engine, and other tests may share the processors
 def test_alone_it_gives_its_memory_back_and_loads_no_other_framework(kind: str, imported: Path) -> None:
     card = read_card(resources.card_path("aizoo-260"))
     if not is_available(kind):

@@ -78,7 +78,8 @@ def _saved_model(tf: Any, files: RuntimeFiles) -> tuple[Any, Any]:
             for role, name in _SAVED.items():
                 (Path(folder) / name).parent.mkdir(exist_ok=True)
                 (Path(folder) / name).write_bytes(content[role])
-            signature = tf.saved_model.load(folder).signatures[_SIGNATURE]
+            loaded = tf.saved_model.load(folder)  # its variables live as long as this does
+        signature = loaded.signatures[_SIGNATURE]
         frozen = convert_variables_to_constants_v2(signature)
     except PipelineError:
         raise
@@ -97,15 +98,18 @@ def _saved_model(tf: Any, files: RuntimeFiles) -> tuple[Any, Any]:
 
 
 def _check_saved(model: Any) -> None:
-    """Raises ``RefusedError`` where loading would run more than the restoring of variables."""
+    """Raises ``RefusedError`` where loading would run more than the restoring of variables.
+
+    With its objects described, TensorFlow 2 runs no step of the file's own for a start but those of tables and assets.
+    """
     if len(model.meta_graphs) != 1:
         raise RefusedError(f"it holds {len(model.meta_graphs)} graphs, not one")
     [meta] = model.meta_graphs
     kinds = {node.WhichOneof("kind") or "nothing" for node in meta.object_graph_def.nodes}
     if not kinds or kinds - _RESTORED:
         raise RefusedError(f"it holds {', '.join(sorted(kinds - _RESTORED)) or 'no objects'}, which is not known here")
-    if "__saved_model_init_op" in meta.signature_def or meta.asset_file_def or meta.collection_def:
-        raise RefusedError("it brings steps of its own for its start")
+    if meta.asset_file_def:
+        raise RefusedError("it brings files of its own")
 
 
 def _built(tf: Any, graph: Graph) -> Any:
