@@ -1,5 +1,8 @@
 """The one event log of a run: numbers every event, keeps it, and remembers who has had what (SQLite, WAL).
 
+It lies in shared memory, so that what every sink has had is removed, but for the newest events: an event that comes
+again is known by them, and they hold the highest number, so that none is given twice.
+
 How far a source's outbox has been taken is stored in the same transaction as the events from it, so that a process
 killed at any moment neither loses an event nor numbers one twice.
 """
@@ -21,6 +24,9 @@ from pipeline.types import Event
 
 _VERSION = 1
 _BUSY_TIMEOUT_S = 5.0
+KEPT_EVENTS = 10_000
+PRUNE_EVERY = 1_000
+"""Events: what is no longer needed is removed after so many new ones."""
 _BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 _TABLES = f"""
@@ -45,6 +51,7 @@ class EventLog:
         Raises ``ConfigError`` where another kind of file stands there, ``StartupError`` where it cannot be written.
         """
         self._path = path
+        self._since_pruned = 0
         try:
             self._database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         except sqlite3.OperationalError as error:
@@ -86,7 +93,11 @@ class EventLog:
             try:
                 numbered = [row for event in events if (row := self._add(event)) is not None]
                 database.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (source, position))
+                due = self._since_pruned + len(numbered) >= PRUNE_EVERY
+                if due:
+                    self._prune()
                 database.execute("COMMIT")
+                self._since_pruned = 0 if due else self._since_pruned + len(numbered)
             finally:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
@@ -105,8 +116,15 @@ class EventLog:
         assert added.lastrowid is not None
         return to_json(event, log_id=self.log_id, seq=added.lastrowid)
 
+    def _prune(self) -> None:
+        self._database.execute(
+            """DELETE FROM events WHERE seq <= min(
+                coalesce((SELECT min(seq) FROM cursors), 0), (SELECT max(seq) FROM events) - ?)""",
+            (KEPT_EVENTS,),
+        )
+
     def after(self, seq: int, limit: int) -> list[dict[str, Any]]:
-        """At most ``limit`` events behind number ``seq``, in order."""
+        """At most ``limit`` events behind number ``seq``, in order; those that every sink has had may be gone."""
         rows = self._database.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return [to_json(msgspec.json.decode(body, type=Event), log_id=self.log_id, seq=number) for number, body in rows]
 

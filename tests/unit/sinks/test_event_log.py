@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
+from pipeline.sinks import event_log
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.schema import event_schema, parse
 from tests.unit.sinks.events import event
@@ -86,6 +87,46 @@ def test_killed_at_any_moment_nothing_is_lost_or_numbered_twice(tmp_path: Path) 
         if position >= count:
             break
     assert deaths
+
+
+@pytest.fixture
+def few_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_log, "KEPT_EVENTS", 100)
+    monkeypatch.setattr(event_log, "PRUNE_EVERY", 10)
+
+
+@pytest.mark.usefixtures("few_kept")
+def test_it_does_not_grow_for_ever_and_no_number_comes_twice(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = EventLog(path)
+    numbers, sizes = [], []
+    for count in range(300):
+        if count % 50 == 49:  # what is new after a restart has a new number as well
+            log.close()
+            log = EventLog(path)
+        numbers += [e["seq"] for e in log.append("gate", [event(10 * count + n) for n in range(10)], position=count)]
+        log.set_cursor("file", numbers[-1])
+        log.set_cursor("socket", numbers[-1] - 3)
+        sizes.append(path.stat().st_size)
+    assert numbers == list(range(1, 3001))
+    left = log.after(0, 10_000)
+    assert [e["seq"] for e in left] == list(range(2901, 3001))
+    assert log.append("gate", [event(e["track"]) for e in left], position=301) == [], "the newest are still known"
+    assert log.append("gate", [event(3000)], position=302)[0]["seq"] == 3001
+    assert sizes[-1] <= 1.1 * sizes[100]
+    log.close()
+
+
+@pytest.mark.usefixtures("few_kept")
+def test_what_a_sink_has_not_had_is_kept(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.db")
+    for count in range(50):
+        log.append("gate", [event(10 * count + n) for n in range(10)], position=count)
+        log.set_cursor("file", 10 * count)
+        log.set_cursor("disconnected", min(42, 10 * count))
+    assert log.after(0, 1)[0]["seq"] == 43
+    assert len(log.after(42, 1000)) == 458
+    log.close()
 
 
 def test_it_is_fast_enough_for_a_crowd(tmp_path: Path) -> None:
