@@ -252,19 +252,37 @@ def _check_wiring(file: _File, errors: list[str]) -> None:
                     f"{path}.sources[{i}]: {source!r} is in {where} already; a source belongs to one pipeline"
                 )
             seen[source] = name
+    if not errors:
+        errors.extend(f"sources.{source}: no pipeline uses it" for source in file.sources if source not in seen)
 
 
 def _check_claims(site: Site, errors: list[str]) -> None:
-    """No two sinks may claim the same file or port, nor one sink for two sources."""
+    """No two sinks may claim the same file or port, nor one sink for two sources, nor a sink what a source reads."""
     owners: dict[Any, str] = {}
+    read = {what: f"sources.{name}" for name, source in site.sources.items() for what in _told(source.config, "reads")}
     for name, pipeline in site.pipelines.items():
         for sink in dict.fromkeys(pipeline.sinks):
             config = site.sinks[sink].config
-            claims: list[Any] = list(config.claims()) if hasattr(config, "claims") else []
+            claims = _told(config, "claims")
+            errors.extend(
+                f"sinks.{sink}: would write to {_claimed(claim)}, which {read[claim]} reads; name another file"
+                for claim in claims
+                if claim in read
+            )
             users = pipeline.sources if getattr(config, "accepts", None) == "packets" else [""]
             for user in users:
                 for claim in claims:
                     owner = f"sinks.{sink}" + (f" (for source {user})" if user else "")
                     if owners.setdefault(claim, owner) != owner:
-                        shown = ":".join(map(str, claim)) if isinstance(claim, tuple) else claim
-                        errors.append(f"pipelines.{name}.sinks: {owner} and {owners[claim]} both want {shown}")
+                        errors.append(
+                            f"pipelines.{name}.sinks: {owner} and {owners[claim]} both want {_claimed(claim)}"
+                        )
+
+
+def _told(config: plugins.PluginConfig, method: str) -> list[Any]:
+    """What a plug-in's configuration says by a method that it need not have."""
+    return sorted(getattr(config, method)()) if hasattr(config, method) else []
+
+
+def _claimed(claim: Any) -> str:
+    return ":".join(map(str, claim)) if isinstance(claim, tuple) else str(claim)

@@ -20,7 +20,10 @@ GOOD: dict[str, Any] = {
     "detectors": {"mask": {"model": "aizoo-260", "backend": {"kind": "onnxruntime"}}},
     "rules": {"no_mask": {"kind": "no_mask", "confirm_s": 0.5}},
     "sinks": {"log": {"kind": "jsonl", "path": "e.jsonl"}, "video": {"kind": "recorder", "path": "o.mp4"}},
-    "pipelines": {"one": {"sources": ["gate"], "detector": "mask", "rules": ["no_mask"], "sinks": ["log", "video"]}},
+    "pipelines": {
+        "one": {"sources": ["gate"], "detector": "mask", "rules": ["no_mask"], "sinks": ["log", "video"]},
+        "two": {"sources": ["side"], "detector": "mask"},
+    },
 }
 
 
@@ -128,9 +131,35 @@ def test_two_sinks_cannot_have_one_port_or_one_file() -> None:
     values["pipelines"]["one"]["sinks"] = ["a", "b"]
     assert "sinks.b and sinks.a both want tcp:" in refusal(values)
     values = copy.deepcopy(GOOD)
+    del values["pipelines"]["two"]
     values["pipelines"]["one"]["sources"] = ["gate", "side"]
     text = refusal(values)
     assert "sinks.video (for source side) and sinks.video (for source gate) both want file:" in text
+
+
+def test_a_file_has_one_name_whatever_way_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    for way in ("{}/o.mp4", "{}/a/../o.mp4", "{}/link/o.mp4"):
+        values = changed("sinks", "video", "path", to=f"{tmp_path}/o.mp4")
+        values["sinks"]["again"] = {"kind": "recorder", "path": way.format(tmp_path)}
+        values["pipelines"]["one"]["sinks"] = ["video", "again"]
+        assert "sinks.again (for source gate) and sinks.video (for source gate) both want file:" in refusal(values)
+
+
+@pytest.mark.parametrize("way", ["{}/o.mp4", "{}/a/../o.mp4", "{}/link/o.mp4"])
+def test_a_recording_cannot_replace_what_is_read(way: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    values = changed("sources", "side", "path", to=f"{tmp_path}/o.mp4")
+    values["sinks"]["video"] = {"kind": "recorder", "path": way.format(tmp_path), "overwrite": True}
+    assert refusal(values) == (
+        f"site.yaml: sinks.video: would write to file:{tmp_path}/o.mp4, which sources.side reads; name another file"
+    )
+
+
+def test_a_source_that_nobody_looks_at_is_refused() -> None:
+    values = copy.deepcopy(GOOD)
+    del values["pipelines"]["two"]
+    assert refusal(values) == "site.yaml: sources.side: no pipeline uses it"
 
 
 def test_one_sink_may_serve_two_pipelines() -> None:

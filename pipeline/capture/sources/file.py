@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,10 @@ class Config(PluginConfig):
         if self.loop and not self.realtime:
             raise ValueError("loop needs realtime: true; a file that is read losslessly has to end")
         return self
+
+    def reads(self) -> frozenset[tuple[str, str]]:
+        """What no sink of the site may claim."""
+        return frozenset([("file", os.path.realpath(Path(self.path).expanduser()))])
 
 
 class FileSource:

@@ -30,7 +30,7 @@ class Config(SinkConfig):
     path: Path
 
     def claims(self) -> frozenset[tuple[str, str]]:
-        return frozenset([("file", str(self.path.absolute()))])
+        return frozenset([("file", os.path.realpath(self.path))])
 
 
 class JsonLines:

@@ -45,7 +45,7 @@ class Config(SinkConfig):
         return self
 
     def claims(self) -> frozenset[tuple[str, str]]:
-        return frozenset([("file", str(self.path.absolute()))]) if self.path else frozenset()
+        return frozenset([("file", os.path.realpath(self.path))]) if self.path else frozenset()
 
 
 class Recorder:
