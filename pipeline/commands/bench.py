@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline.commands import bench_backends
 from pipeline.commands import options as shared
-from pipeline.config import DetectorSpec
+from pipeline.config import DetectorSpec, EncoderSpec
 from pipeline.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ def _setup(options: argparse.Namespace) -> Setup:
     """Raises as ``build_detector`` does, before anything is made or measured."""
     from pipeline.benchmarks.cases import Setup
     from pipeline.inference.detector import build_detector
-    from pipeline.sinks.encoder import EncoderConfig
     from pipeline.wiring import processors
 
     spec = DetectorSpec.model_validate(shared.detector_values(options))
@@ -111,7 +110,7 @@ def _setup(options: argparse.Namespace) -> Setup:
     return Setup(
         model=spec.model,
         backend=spec.backend["kind"],
-        preset=EncoderConfig().preset,
+        preset=EncoderSpec().preset,
         models_dir=options.models_dir,
         processes=processors(),
         rounds=options.rounds or (1 if options.quick else ROUNDS),

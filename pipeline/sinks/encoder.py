@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
-from typing import Literal
 
 import av
 import numpy as np
@@ -12,15 +11,12 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from numpy.typing import NDArray
-from pydantic import Field
 
+from pipeline.config import EncoderSpec
 from pipeline.errors import RuntimeFailure, StartupError
-from pipeline.plugins import PluginConfig
 from pipeline.sinks import colour
 from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
 from pipeline.types import I420, FrameRef, Layout
-
-Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"]
 
 _NOMINAL_FPS = 30
 """For the level and the rate control only; the timing is that of the packets."""
@@ -29,15 +25,7 @@ _FRAMES_PER_GOP_MAX = 250
 _LIMITED, _FULL = 1, 2
 
 
-class EncoderConfig(PluginConfig):
-    """preset: x264's, from fast and large to slow and small. crf: quality, lower is better and larger.
-
-    keyframe_interval_s: an output can start or be cut this often.
-    """
-
-    preset: Preset = "ultrafast"
-    crf: float = Field(default=23, ge=0, le=51)
-    keyframe_interval_s: float = Field(default=2.0, gt=0, le=60)
+EncoderConfig = EncoderSpec
 
 
 class Encoder:
@@ -47,9 +35,9 @@ class Encoder:
     ``encode`` returns, so that the same planes serve every frame.
     """
 
-    def __init__(self, layout: Layout, config: EncoderConfig | None = None) -> None:
+    def __init__(self, layout: Layout, config: EncoderSpec | None = None) -> None:
         """Raises ``StartupError`` where this machine has no x264 or x264 refuses the layout."""
-        self._config = config or EncoderConfig()
+        self._config = config or EncoderSpec()
         self._layout = layout
         stream = Stream(layout, b"")
         self._context = open_context(stream, self._config)
@@ -116,7 +104,7 @@ def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
     return memory.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
-def open_context(stream: Stream, config: EncoderConfig) -> VideoCodecContext:
+def open_context(stream: Stream, config: EncoderSpec) -> VideoCodecContext:
     """x264 itself, opened as ``Encoder`` uses it. Raises ``StartupError`` where it is missing or refuses the layout."""
     layout = stream.layout
     try:

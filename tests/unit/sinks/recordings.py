@@ -7,7 +7,8 @@ from pathlib import Path
 
 import av
 
-from pipeline.sinks.encoder import Encoder, EncoderConfig
+from pipeline.config import EncoderSpec
+from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.kinds import recorder
 from pipeline.sinks.sink import Packet, SinkContext, Stream
 from pipeline.types import FrameRef, Layout
@@ -30,7 +31,7 @@ def encode(
 
 
 def new_encoder(layout: Layout = SMALL) -> Encoder:
-    return Encoder(layout, EncoderConfig(crf=10))
+    return Encoder(layout, EncoderSpec(crf=10))
 
 
 def encode_with(

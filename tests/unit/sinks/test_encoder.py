@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pipeline.config import EncoderSpec
 from pipeline.errors import RuntimeFailure
-from pipeline.sinks.encoder import Encoder, EncoderConfig
+from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Packet, Stream
 from pipeline.types import FrameRef, Layout
 from tests.unit.sinks.recordings import encode_with, new_encoder, shade
@@ -57,7 +58,7 @@ def test_a_keyframe_every_two_seconds_of_the_stream() -> None:
 
 
 def test_the_planes_can_be_overwritten_as_soon_as_encode_returns() -> None:
-    encoder = Encoder(Layout(320, 240), EncoderConfig(crf=5))
+    encoder = Encoder(Layout(320, 240), EncoderSpec(crf=5))
     rng = np.random.default_rng(1)
     packets, sent = [], []
     for number in range(6):
@@ -76,7 +77,7 @@ def test_the_planes_can_be_overwritten_as_soon_as_encode_returns() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (63, 48), (64, 47), (338, 641)])
 def test_odd_sizes_repeat_the_last_column_and_row(size: tuple[int, int]) -> None:
     width, height = size
-    encoder = Encoder(Layout(width, height), EncoderConfig(crf=1))
+    encoder = Encoder(Layout(width, height), EncoderSpec(crf=1))
     image = encoder.frame()
     image.y[:] = np.arange(height)[:, None] % 100 + 50
     image.u[:], image.v[:] = 110, 140
@@ -113,4 +114,4 @@ def test_nothing_comes_behind_the_end() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"preset": "slowest"}, {"crf": 99}, {"keyframe_interval_s": 0}, {"threads": 4}):
         with pytest.raises(ValidationError):
-            EncoderConfig.model_validate(wrong)
+            EncoderSpec.model_validate(wrong)
