@@ -152,9 +152,9 @@ def _capture(site: Site, source_id: str, place: Place) -> Stage:
 
 def _inference(site: Site, name: str, place: Place) -> Stage:
     from pipeline.analytics import source as analytics
-    from pipeline.analytics.ulid import id_factory
     from pipeline.inference.detector import Detector, build_detector
     from pipeline.inference.stage import InferenceStage, Lane
+    from pipeline.ulid import id_factory
 
     pipeline = site.pipelines[name]
     spec, backend = site.detectors[pipeline.detector], site.backends[pipeline.detector]

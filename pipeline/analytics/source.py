@@ -9,9 +9,9 @@ import msgspec
 
 from pipeline.analytics.rule import Rule
 from pipeline.analytics.tracking import Tracker
-from pipeline.analytics.ulid import IdFactory
 from pipeline.plugins import Plugin, PluginConfig
 from pipeline.types import Detections, Event, FrameRef, Result
+from pipeline.ulid import IdFactory
 
 STATE_VERSION = 1
 WEAK_FRACTION = 0.6

@@ -21,13 +21,13 @@ import msgspec
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
 from pipeline.sinks.schema import to_json
 from pipeline.types import Event
+from pipeline.ulid import ulid
 
 _VERSION = 1
 _BUSY_TIMEOUT_S = 5.0
 KEPT_EVENTS = 10_000
 PRUNE_EVERY = 1_000
 """Events: what is no longer needed is removed after so many new ones."""
-_BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 _TABLES = f"""
 BEGIN IMMEDIATE;
@@ -78,7 +78,10 @@ class EventLog:
         database.execute("PRAGMA synchronous = NORMAL")
         if version < _VERSION:
             database.executescript(_TABLES)
-        database.execute("INSERT INTO log SELECT ? WHERE NOT EXISTS (SELECT 1 FROM log)", (_new_id(),))
+        database.execute(
+            "INSERT INTO log SELECT ? WHERE NOT EXISTS (SELECT 1 FROM log)",
+            (ulid(time.time_ns(), secrets.token_bytes(10)),),
+        )
         return str(database.execute("SELECT id FROM log").fetchone()[0])
 
     def append(self, source: str, events: Sequence[Event], *, position: int) -> list[dict[str, Any]]:
@@ -150,9 +153,3 @@ class EventLog:
     def close(self) -> None:
         """Safe twice."""
         self._database.close()
-
-
-def _new_id() -> str:
-    """A ULID (https://github.com/ulid/spec): logs sort by when they were made."""
-    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join(_BASE_32[value >> shift & 31] for shift in range(125, -5, -5))

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import plugins
 from pipeline.analytics.rule import Rule
-from pipeline.analytics.ulid import id_factory
 from pipeline.types import Event, FrameRef, Result, Track
+from pipeline.ulid import id_factory
 
 LABELS = ("mask", "no_mask")
 FPS = 25

@@ -21,10 +21,10 @@ from typing import Any, Literal
 import msgspec
 from pydantic import Field
 
-from pipeline.analytics.ulid import IdFactory
 from pipeline.errors import ConfigError
 from pipeline.plugins import PluginConfig
 from pipeline.types import Event, FrameRef, Phase, Result, Track
+from pipeline.ulid import IdFactory
 
 KIND = "no_mask"
 LOOK_S_MAX = 0.25

@@ -10,8 +10,8 @@ from scenes import detections
 
 from pipeline import plugins
 from pipeline.analytics.source import build, detector_confidence
-from pipeline.analytics.ulid import id_factory
 from pipeline.types import Event, FrameRef, Result
+from pipeline.ulid import id_factory
 
 LABELS = ("mask", "no_mask")
 

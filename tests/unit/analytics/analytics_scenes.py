@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline import plugins
 from pipeline.analytics.source import SourceAnalytics, build
-from pipeline.analytics.ulid import id_factory
 from pipeline.types import Detections, Event, FrameRef, Result
+from pipeline.ulid import id_factory
 
 LABELS = ("mask", "no_mask")
 MASK, BARE = 0, 1

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from pipeline import plugins
 from pipeline.analytics.rules.no_mask import Config, create
-from pipeline.analytics.ulid import id_factory
 from pipeline.errors import ConfigError
+from pipeline.ulid import id_factory
 
 
 def at(x: float, class_id: int = BARE, confidence: float = 0.9) -> Face:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pipeline import plugins
 from pipeline.analytics.source import build, detector_confidence
-from pipeline.analytics.ulid import id_factory
 from pipeline.inference.detector import build_detector
 from pipeline.types import Detections, Event, FrameRef
+from pipeline.ulid import id_factory
 from tests.shared_data import shared
 
 Seen = tuple[float, Detections, tuple[int, int]]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.analytics.source import SourceAnalytics, build, detector_confidence
-from pipeline.analytics.ulid import id_factory
+from pipeline.ulid import id_factory
 
 LOOKS = [Look(k / 25, [(400.0, 300.0, 80.0, 0.9, BARE)] if k % 5 == 0 else None) for k in range(100)]
 

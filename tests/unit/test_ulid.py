@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.analytics.ulid import id_factory, ulid
+from pipeline.ulid import id_factory, ulid
 
 moments_ns = st.integers(0, 2**60)
 
