@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 class Plan:
     """How to train. A resumed run may have another number of steps; its learning rate follows the new course."""
 
-    steps: int = 16000
-    batch: int = 16
-    rate: float = 2e-3
+    steps: int = 12000
+    batch: int = 8
+    rate: float = 1.5e-3
     weight_decay: float = 0.02
     warmup: int = 300
     ema: float = 0.9995
