@@ -6,6 +6,8 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from pipeline.commands.progress import Progress
 from pipeline.config import Site
 from pipeline.errors import ConfigError, without_credentials
 from pipeline.report import Report
-from pipeline.supervisor import Supervisor
+from pipeline.supervisor import Observer, Supervisor
+from pipeline.transport.run_directory import AlreadyRunning, running
 
 DEMO = "demo.yaml"
 _NOT_A_NAME = re.compile(r"[^a-z0-9_-]+")
@@ -43,9 +46,8 @@ def add_parser(commands: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    site = _site(options)
     with Progress(sys.stderr) as progress:
-        report = Supervisor(site, models_dir=options.models_dir, observe=progress.show).run()
+        report = _run(options, progress.show)
     if options.json:
         print(json.dumps(report.as_json()))
     else:
@@ -53,11 +55,24 @@ def main(options: argparse.Namespace) -> int:
     return report.code
 
 
-def _site(options: argparse.Namespace) -> Site:
+def _run(options: argparse.Namespace, observe: Observer) -> Report:
+    """Quick runs of one file side by side get numbers; another one may take the number while this one starts."""
+    taken: set[int] = set()
+    while True:
+        site = _site(options, taken)
+        try:
+            return Supervisor(site, models_dir=options.models_dir, observe=observe).run()
+        except AlreadyRunning:
+            if not options.source:
+                raise
+            taken.add(int(site.name.rpartition("-")[2]))
+
+
+def _site(options: argparse.Namespace, taken: Collection[int]) -> Site:
     if [bool(options.site), bool(options.demo), bool(options.source)].count(True) != 1:
         raise ConfigError("run needs a SITE.yaml, or --source, or --demo, and only one of them")
     if options.source:
-        return quick_site(options)
+        return quick_site(options, taken)
     given = [o for o in ("record", "events", "publish", "realtime", "overwrite") if getattr(options, o)]
     if given:
         raise ConfigError(f"--{given[0]} goes with --source; a site says it in its file")
@@ -66,8 +81,8 @@ def _site(options: argparse.Namespace) -> Site:
     )
 
 
-def quick_site(options: argparse.Namespace) -> Site:
-    """The site that ``--source`` and its companions stand for."""
+def quick_site(options: argparse.Namespace, taken: Collection[int] = ()) -> Site:
+    """The site that ``--source`` and its companions stand for, with a number that is not in ``taken``."""
     sinks: dict[str, dict[str, Any]] = {}
     if options.record:
         sinks["recording"] = {"kind": "recorder", "path": str(options.record), "overwrite": options.overwrite}
@@ -78,7 +93,7 @@ def quick_site(options: argparse.Namespace) -> Site:
     source = _source(options.source, options.realtime)
     name = _name(options.source)
     values = {
-        "name": f"{name}-{_free_number(name)}",
+        "name": f"{name}-{_free_number(name, taken)}",
         "sources": {name: source},
         "detectors": {"mask": shared.detector_values(options)},
         "rules": {"no_mask": {"kind": "no_mask"}},
@@ -106,12 +121,9 @@ def _name(source: str) -> str:
     return _NOT_A_NAME.sub("-", stem.lower()).strip("-_")[:24] or "source"
 
 
-def _free_number(name: str) -> int:
-    """Quick runs of the same file side by side get numbers."""
-    from pipeline.transport.run_directory import running
-
-    taken = {site.name for site in running()}
-    return next(n for n in range(1, len(taken) + 2) if f"{name}-{n}" not in taken)
+def _free_number(name: str, taken: Collection[int]) -> int:
+    names = {site.name for site in running()}
+    return next(number for number in count(1) if f"{name}-{number}" not in names and number not in taken)
 
 
 def summary(report: Report) -> str:

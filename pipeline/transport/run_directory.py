@@ -26,6 +26,8 @@ ENVIRONMENT = "FACEMASK_RUN_DIR"
 _DESCRIPTION = "site.json"
 ENDING_MAX_S = 20.0
 """How long a start waits for what a killed supervisor of the same site has left running."""
+SWEPT_MAX_S = 0.5
+"""Whoever clears away what the dead have left holds their locks for a moment; a start waits so long for a lock."""
 _LOOK_EVERY_S = 0.05
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,10 @@ def base_directory() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise StartupError(f"{base}: must be a directory of user {os.getuid()} with mode 0700; remove it and try again")
     return base
+
+
+class AlreadyRunning(StartupError):
+    """A site of that name is running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +76,27 @@ class RunDirectory:
         """A descriptor for every process of this run to inherit: the directory stays until the last one has ended."""
 
     def __enter__(self) -> RunDirectory:
-        """Raises ``StartupError`` where a site of that name is running, or does not come to its end."""
+        """Raises ``AlreadyRunning``, or ``StartupError`` where an earlier run of that name does not come to its end."""
         for stale in self.path.parent.glob("*.lock"):
             if stale != self._lock_path:
                 _sweep(stale)
-        descriptor = _take(self._lock_path)
-        if descriptor is None:
-            raise StartupError(
-                f"a site named {self.name!r} is running already (see: run_pipeline.py events {self.name})"
-            )
-        self._lock = descriptor
+        self._lock = self._take_patiently()
         self._await_end()
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(mode=0o700)
         self.presence = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self.presence, fcntl.LOCK_SH)
         return self
+
+    def _take_patiently(self) -> int:
+        deadline_s = time.monotonic() + SWEPT_MAX_S
+        while (descriptor := _take(self._lock_path)) is None:
+            if time.monotonic() > deadline_s:
+                raise AlreadyRunning(
+                    f"a site named {self.name!r} is running already (see: run_pipeline.py events {self.name})"
+                )
+            time.sleep(_LOOK_EVERY_S)
+        return descriptor
 
     def _await_end(self) -> None:
         deadline_s = time.monotonic() + ENDING_MAX_S

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def test_a_second_owner_is_refused(base: Path) -> None:
             pass
         with RunDirectory("gate2"):
             assert {p.name for p in base.iterdir()} == {"gate", "gate.lock", "gate2", "gate2.lock"}
+
+
+def test_a_lock_that_is_only_held_for_clearing_away_is_waited_for(base: Path) -> None:
+    held = run_directory._take(base / "gate.lock")
+    assert held is not None
+    release = threading.Timer(0.15, os.close, [held])
+    release.start()
+    with RunDirectory("gate") as directory:
+        assert directory.path.is_dir()
+    release.join()
 
 
 OWNER = """
