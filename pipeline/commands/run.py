@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from collections.abc import Collection
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.commands.progress import Progress
 from pipeline.config import Site
-from pipeline.errors import ConfigError, without_credentials
+from pipeline.errors import ConfigError, PipelineError, without_credentials
 from pipeline.report import Report
 from pipeline.supervisor import Observer, Supervisor
 from pipeline.transport.run_directory import AlreadyRunning, running
@@ -46,13 +47,32 @@ def add_parser(commands: Any) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    with Progress(sys.stderr) as progress:
-        report = _run(options, progress.show)
+    started_ns = time.monotonic_ns()
+    try:
+        with Progress(sys.stderr) as progress:
+            report = _run(options, progress.show)
+    except PipelineError as error:
+        if options.json:
+            print(json.dumps(refused(error, started_ns).as_json()))
+        raise
     if options.json:
         print(json.dumps(report.as_json()))
     else:
         print(summary(report))
     return report.code
+
+
+def refused(error: PipelineError, started_ns: int) -> Report:
+    """The report of a run that did not start."""
+    return Report(
+        sources={},
+        missing={},
+        started_ns=started_ns,
+        elapsed_s=(time.monotonic_ns() - started_ns) / 1e9,
+        restarts={},
+        code=error.exit_code,
+        reason=str(error),
+    )
 
 
 def _run(options: argparse.Namespace, observe: Observer) -> Report:

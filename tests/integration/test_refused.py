@@ -88,7 +88,8 @@ def test_a_site_that_is_wrong(bare_program: Program, text: str, what: str, said:
     (bare_program.cwd / "site.yaml").write_text(text)
     outcome = bare_program.run("run", "site.yaml", "--json")
     check(bare_program, outcome, 2, "site.yaml" if what != "unknown model" else "", said)
-    assert outcome.stdout == ""
+    assert outcome.report["exit"]["code"] == 2
+    assert said in outcome.report["exit"]["reason"]
 
 
 def test_arguments_that_are_wrong(bare_program: Program) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from pipeline import resources
 from pipeline.cli import main
 from pipeline.commands import run
 from pipeline.config import Site
@@ -67,3 +69,35 @@ def test_a_site_has_one_name_and_is_refused_when_that_is_running(
     with RunDirectory("gate"):
         assert main(["run", str(tmp_path / "site.yaml")]) == 3
     assert "a site named 'gate' is running already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        ([], 2, "run needs a SITE.yaml, or --source, or --demo"),
+        (["nowhere.yaml"], 2, "nowhere.yaml: there is no such file"),
+        (["--source", "a.mp4", "--record", "a.avi"], 2, "'a.avi' does not end in .mp4"),
+        (["--source", "a.mp4", "--model", "nonesuch"], 2, "'nonesuch' is not a model here"),
+        (["--source", "a.mp4"], 3, "models fetch aizoo-260"),
+    ],
+)
+def test_a_run_that_does_not_start_has_a_report_as_well(
+    arguments: list[str],
+    code: int,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(resources.MODELS_ENV, raising=False)
+    assert main(["run", "--json", *arguments]) == code
+    out, err = capsys.readouterr()
+    [line] = out.splitlines()
+    report = json.loads(line)
+    assert report["frames"] == {"decoded": 0, "detected": 0, "written": 0, "skipped": {}}
+    assert (report["events"], report["fps"], report["sources"]) == (0, None, {})
+    assert report["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+    assert report["exit"]["code"] == code
+    assert reason in report["exit"]["reason"]
+    assert err.splitlines() == [f"error: {report['exit']['reason']}"]
