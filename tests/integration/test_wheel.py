@@ -33,16 +33,31 @@ def run(installed: Path, cwd: Path, *arguments: str, **variables: str) -> subpro
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
 
-def test_the_demo_needs_nothing_but_weights(installed: Path, tmp_path: Path, run_base: Path, models_dir: Path) -> None:
-    done = run(installed, tmp_path, FACEMASK_MODELS=str(models_dir), FACEMASK_RUN_DIR=str(run_base))
+def test_the_demo_needs_nothing_else(installed: Path, tmp_path: Path, run_base: Path) -> None:
+    done = run(installed, tmp_path, FACEMASK_RUN_DIR=str(run_base))
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"demo-annotated.mp4", "demo-events.jsonl"}
+    assert "300 decoded, 300 detected, 300 written" in done.stdout
     events = [json.loads(line) for line in (tmp_path / "demo-events.jsonl").read_text().splitlines()]
-    assert [(event["phase"], event["reason"]) for event in events] == [("new", None), ("end", "masked")] * 2
+    begun = [event["id"] for event in events if event["phase"] == "new"]
+    assert len(begun) >= 2, "both people are seen without a mask"
+    assert sorted(begun) == sorted(event["id"] for event in events if event["phase"] == "end")
 
 
 def test_without_weights_it_says_how_to_get_them(installed: Path, tmp_path: Path, run_base: Path) -> None:
-    done = run(installed, tmp_path, FACEMASK_MODELS=str(tmp_path), FACEMASK_RUN_DIR=str(run_base))
+    clip = ROOT / "config" / "demo" / "demo.mp4"
+    arguments = (
+        "run",
+        "--source",
+        str(clip),
+        "--record",
+        "out.mp4",
+        "--events",
+        "events.jsonl",
+        "--model",
+        "aizoo-260",
+    )
+    done = run(installed, tmp_path, *arguments, FACEMASK_MODELS=str(tmp_path), FACEMASK_RUN_DIR=str(run_base))
     assert done.returncode == 3
     assert "models fetch aizoo-260" in done.stderr
     assert "Traceback" not in done.stderr
@@ -52,5 +67,5 @@ def test_without_weights_it_says_how_to_get_them(installed: Path, tmp_path: Path
 def test_the_cards_come_along_and_the_training_does_not(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "models", "list", "--json")
     assert done.returncode == 0, done.stderr
-    assert {model["name"] for model in json.loads(done.stdout)} >= {"aizoo-260", "aizoo-360"}
+    assert {model["name"] for model in json.loads(done.stdout)} >= {"aizoo-260", "aizoo-360", "facemask"}
     assert not (installed / "pipeline" / "data" / "models" / "training").exists()
