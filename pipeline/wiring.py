@@ -153,7 +153,8 @@ def _capture(site: Site, source_id: str, place: Place) -> Stage:
 def _inference(site: Site, name: str, place: Place) -> Stage:
     from pipeline.analytics import source as analytics
     from pipeline.inference.detector import Detector, build_detector
-    from pipeline.inference.stage import InferenceStage, Lane
+    from pipeline.inference.lane import Lane
+    from pipeline.inference.stage import InferenceStage
     from pipeline.ulid import id_factory
 
     pipeline = site.pipelines[name]

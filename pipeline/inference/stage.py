@@ -1,85 +1,41 @@
 """The inference stage: frames of several sources through one detector, results in order.
 
 Several frames are in flight at a time, each in its own thread (the runtimes release the interpreter's lock); what comes
-back is put in order again before tracking. Every frame gets a Result. A source that waits for us has every frame
-looked at; of any other, a free worker takes the newest frame there is, and those before it are carried by the tracker.
+back is put in order again before tracking. Every frame gets a Result. A source that waits for us has every frame looked
+at; of any other, a free worker takes the newest frame there is, and those before it are carried by the tracker.
+
+A worker that is done commits what is ready and takes the next frame itself: to hand over to the stage's own thread and
+back costs two changes of thread a frame, and a processor is idle meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 
 from pipeline.errors import FrameExpired
 from pipeline.inference.detector import Detector
+from pipeline.inference.lane import Lane, Pending
 from pipeline.stage import BELL_TIMEOUT_S
-from pipeline.transport.channel import Bell, BellListener
-from pipeline.transport.head import Head
-from pipeline.transport.results import ResultLog
-from pipeline.transport.ring import Frame, Reader
-from pipeline.types import Detections, Event, FrameRef, Result
+from pipeline.types import Detections, FrameRef
 
 ATTEMPTS_MAX = 2
 """A frame that took the process down this often is not looked at again."""
+
+AHEAD_MAX = 3
+"""So many times the frames that are looked at side by side may be on their way, the others done and waiting."""
 
 FORGOTTEN_S = 1e-6
 """Apart in time, for frames whose own times are forgotten."""
 
 log = logging.getLogger(__name__)
-
-
-class Analytics(Protocol):
-    """Tracker and rules of one source."""
-
-    def update(
-        self, frame: FrameRef, detections: Detections | None, reason: str | None, size_wh: tuple[int, int]
-    ) -> tuple[Result, list[Event]]: ...
-
-    def finish(self, reason: str) -> list[Event]: ...
-
-    def snapshot(self) -> Any: ...
-
-    def restore(self, state: Any) -> None: ...
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A frame on its way; ``outcome`` is missing where it is not looked at, for ``reason``."""
-
-    ref: FrameRef
-    outcome: Future[Detections | None] | None
-    reason: str | None = None
-
-
-@dataclass
-class Lane:
-    """What inference holds of one source."""
-
-    head: Head
-    reader: Reader
-    results: ResultLog
-    analytics: Analytics
-    frame_bell: BellListener
-    result_bell: Bell
-    event_bell: Bell
-    pending: deque[_Pending] = field(default_factory=deque)
-    cursor: int = 0
-    started_ns: int = 0
-    poisoned: int = -1
-    proven: bool = False
-    """A frame of it has come back in this life of the process."""
-
-    @property
-    def drained(self) -> bool:
-        return self.head.end_seq == self.cursor and not self.pending
 
 
 class InferenceStage:
@@ -99,6 +55,9 @@ class InferenceStage:
         self._create_detector = create_detector
         self._in_flight = in_flight
         self._clock_ns = clock_ns
+        self._lock = threading.Lock()  # of all that follows, and of the lanes
+        self._failure: BaseException | None = None
+        self._closed = False
         self._busy = 0
         self._results = 0
         self._detector: Detector | None = None
@@ -124,69 +83,112 @@ class InferenceStage:
         for lane in self._lanes:
             lane.frame_bell.clear()
         self._clear_wake()
-        committed = sum(self._commit_ready(lane) for lane in self._lanes)
-        started = self._start_all()
-        for lane in self._lanes:
-            if lane.drained and not lane.results.finished and self._may_start(lane):
-                self._finish(lane)
-        if all(lane.results.finished for lane in self._lanes):
-            return None
-        return 0 if committed or started else BELL_TIMEOUT_S
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            progress = self._commit_all() + self._start_all()
+            for lane in self._lanes:
+                if lane.drained and not lane.results.finished and self._may_start(lane):
+                    self._finish(lane)
+            if all(lane.results.finished for lane in self._lanes):
+                return None
+        return 0 if progress else BELL_TIMEOUT_S
 
-    # -- starting
+    # -- starting; all of it under the lock
 
     def _start_all(self) -> int:
-        """Gives work to every free worker; returns how many frames were taken up."""
-        taken = 0
-        while self._busy < self._in_flight:
+        """Gives work to every free worker; returns how many were set to work."""
+        started = 0
+        while (job := self._next_job()) is not None:
+            self._pool.submit(self._work, *job)
+            started += 1
+        return started
+
+    def _next_job(self) -> tuple[Lane, Pending] | None:
+        """The frame that a free worker is to look at next; None where there is no worker or no frame."""
+        while self._busy < self._in_flight and not self._closed:
             ready = [lane for lane in self._lanes if lane.head.next_seq > lane.cursor and self._may_start(lane)]
             if not ready:
-                break
+                return None
             lane = min(ready, key=lambda lane: lane.started_ns)
             if self._busy and not (lane.proven and self._all_proven()):
-                break
-            taken += self._start(lane)
-        return taken
+                return None
+            pending = self._take(lane)
+            if pending.frame is not None:
+                self._busy += 1
+                return lane, pending
+            self._commit_ready(lane)
+        return None
 
     def _all_proven(self) -> bool:
         """A source's first frame is looked at alone, so that one which takes the process down is known by name."""
         return all(lane.proven or not lane.pending for lane in self._lanes)
 
-    @staticmethod
-    def _may_start(lane: Lane) -> bool:
-        """A source that waits is not read while its events find no room."""
-        return not lane.head.waits or lane.results.has_room()
+    def _may_start(self, lane: Lane) -> bool:
+        """A source that waits is not read while its events find no room; none gets far ahead of its slowest frame."""
+        ahead = sum(pending.frame is not None for pending in lane.pending)
+        return ahead < AHEAD_MAX * self._in_flight and (not lane.head.waits or lane.results.has_room())
 
-    def _start(self, lane: Lane) -> int:
+    def _take(self, lane: Lane) -> Pending:
         first = lane.cursor
         chosen = first if lane.head.waits else lane.head.next_seq - 1
         for seq in range(first, chosen):
-            lane.pending.append(_Pending(self._ref(lane, seq), None, "overload"))
+            lane.pending.append(Pending(self._ref(lane, seq), reason="overload", done=True))
         lane.cursor = chosen + 1
         lane.started_ns = self._clock_ns()
         lane.pending.append(self._look_at(lane, chosen))
-        return lane.cursor - first
+        return lane.pending[-1]
 
-    def _look_at(self, lane: Lane, seq: int) -> _Pending:
+    def _look_at(self, lane: Lane, seq: int) -> Pending:
         if not lane.proven and lane.results.attempt(seq) >= ATTEMPTS_MAX:
             log.error("%s: frame %d of %s took it down repeatedly: left out", self.name, seq, lane.head.source_id)
             lane.poisoned = seq
         if seq == lane.poisoned:
-            return _Pending(self._ref(lane, seq), None, "failed")
+            return Pending(self._ref(lane, seq), reason="failed", done=True)
         try:
             frame = lane.reader.frame(seq)
         except FrameExpired:
-            return _Pending(self._ref(lane, seq), None, "expired")
-        future = self._pool.submit(self._detect, lane.reader, frame)
-        future.add_done_callback(lambda _: self._wake())
-        self._busy += 1
-        return _Pending(frame.ref, future)
+            return Pending(self._ref(lane, seq), reason="expired", done=True)
+        return Pending(frame.ref, frame)
 
-    def _detect(self, reader: Reader, frame: Frame) -> Detections | None:
-        """In a worker thread: None when the pixels were overwritten meanwhile."""
+    # -- in the workers
+
+    def _work(self, lane: Lane, pending: Pending) -> None:
+        """Looks at this frame, commits what is ready, and goes on with the next frame as long as there is one."""
+        job: tuple[Lane, Pending] | None = (lane, pending)
+        while job is not None:
+            self._look(*job)
+            with self._lock:
+                job[1].done = True
+                self._busy -= 1
+                job = self._go_on()
+
+    def _look(self, lane: Lane, pending: Pending) -> None:
         assert self._detector is not None
-        detections = self._detector.detect_i420(frame.image)
-        return detections if reader.valid(frame) else None
+        assert pending.frame is not None
+        try:
+            detections = self._detector.detect_i420(pending.frame.image)
+        except BaseException as error:  # noqa: BLE001  raised when it is this frame's turn
+            pending.error = error
+            return
+        if lane.reader.valid(pending.frame):
+            pending.detections = detections
+        else:
+            pending.reason = "expired"
+
+    def _go_on(self) -> tuple[Lane, Pending] | None:
+        """Does what ``step`` would do, and returns the next frame for this worker."""
+        job = None
+        try:
+            if self._failure is None and not self._closed:
+                self._commit_all()
+                job = self._next_job()
+                self._start_all()
+        except BaseException as error:  # noqa: BLE001  raised by ``step``, in the stage's own thread
+            self._failure = error
+        if self._failure is not None or any(lane.drained for lane in self._lanes):
+            self._wake()
+        return job
 
     @staticmethod
     def _ref(lane: Lane, seq: int) -> FrameRef:
@@ -201,18 +203,19 @@ class InferenceStage:
 
     # -- finishing
 
+    def _commit_all(self) -> int:
+        return sum(self._commit_ready(lane) for lane in self._lanes)
+
     def _commit_ready(self, lane: Lane) -> int:
         """Commits, in order, what has come back; returns how many results."""
         count = 0
-        while lane.pending and (lane.pending[0].outcome is None or lane.pending[0].outcome.done()):
+        while lane.pending and lane.pending[0].done:
             pending = lane.pending.popleft()
-            detections, reason = None, pending.reason
-            if pending.outcome is not None:
-                self._busy -= 1
-                detections = pending.outcome.result()
+            if pending.error is not None:
+                raise pending.error
+            if pending.frame is not None:
                 lane.proven = True
-                reason = "expired" if detections is None else None
-            self._commit(lane, pending.ref, detections, reason)
+            self._commit(lane, pending.ref, pending.detections, pending.reason)
             count += 1
         if count:
             lane.result_bell.ring()
@@ -262,6 +265,8 @@ class InferenceStage:
         return {"results": self._results, "in_flight": self._busy}
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._wake_read >= 0:
             os.close(self._wake_read)

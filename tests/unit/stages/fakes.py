@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from pipeline.capture.source import Pacing
 from pipeline.errors import PipelineError
 from pipeline.inference.detector import Detector
-from pipeline.inference.stage import Lane
+from pipeline.inference.lane import Lane
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Accepts, Packet, Stream
 from pipeline.transport.channel import Bell, BellListener

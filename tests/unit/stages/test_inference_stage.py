@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.inference.stage import ATTEMPTS_MAX, InferenceStage
+from pipeline.inference.stage import AHEAD_MAX, ATTEMPTS_MAX, InferenceStage
 from pipeline.process import RESTARTS_MAX
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
@@ -96,6 +96,26 @@ def test_results_come_in_order_even_if_the_frames_do_not(directory: Path) -> Non
     inference.stage.close()
 
 
+def test_a_slow_frame_leaves_no_worker_idle(directory: Path) -> None:
+    """The others go ahead of it, so far and no further, and no step is needed for that."""
+    release = threading.Event()
+
+    def slow_second(number: int) -> None:
+        if number == 1:
+            assert release.wait(30)
+
+    writer = writer_in(directory, lossless=True)
+    inference = Inference(directory, FakeDetector(before=slow_second), in_flight=2)
+    publish(writer, 10)
+    inference.stage.step()
+    ahead = 2 * AHEAD_MAX
+    inference.until(lambda: sorted(inference.detector.shown) == list(range(1 + ahead)), "frames ahead of the slow one")
+    assert inference.results.published == 1
+    release.set()
+    wait_until(lambda: inference.results.published == 10, "all results", 30)
+    inference.stage.close()
+
+
 def test_the_first_frame_of_a_life_is_alone(directory: Path) -> None:
     """What takes the process down then is known."""
     gate = threading.Event()
@@ -165,9 +185,10 @@ def test_a_far_too_late_inference_still_gives_a_result_for_every_frame(directory
 def test_a_restarted_inference_goes_on_where_the_last_result_is(directory: Path) -> None:
     writer = writer_in(directory, lossless=True)
     first = Inference(directory, FakeDetector())
-    publish(writer, 5)
+    publish(writer, 3)
     first.until(lambda: first.results.published == 3, "three results")
     first.stage.close()
+    publish(writer, 2)
     second = Inference(directory, FakeDetector(), in_flight=2)
     assert second.analytics.seen == [0, 1, 2]
     writer.head.end("end_of_stream")
