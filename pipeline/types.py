@@ -19,8 +19,18 @@ Phase = Literal["new", "update", "end"]
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What is taken for a picture in a folder: FFmpeg and OpenCV read them all."""
+SourceState = Literal["connecting", "live", "stalled", "backing_off", "ended"]
+"""How a live source stands. stalled: connected, but nothing has come for the read deadline. backing_off: lost, and
+waiting for the next attempt. ended: asked to stop. A file is ``live`` from its first frame to its end."""
+SourceReason = Literal[
+    "", "refused", "unreachable", "unauthorised", "no such stream", "timeout", "decode", "ended", "no device", "packet_loss",
+    "not video", "failed",
+]  # fmt: skip
+"""Why a source is in its state, in words that people understand; ``packet_loss`` also while it is live."""
 SKIP_CAUSES = ("overload", "expired", "corrupt", "rate", "failed")
 """Why a frame was not looked at, in the order in which they are counted in shared memory."""
+EVIDENCE_NUMBERS = 1 << 16
+"""Updates of an episode that tell of its evidence are numbered from here on, those of the rules below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +191,12 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """One phase in the life of an episode, as a rule says it.
 
     id: a ULID, the same for every phase of one episode. t_start, t_end: UTC, RFC 3339.
-    stream_s: the source's clock at this phase. reason: why the episode ended.
+    stream_s: the source's clock at this phase, t_update: the same moment in UTC.
+    confidence: of the newest sure look, confidence_best: the highest of the episode.
+    reason: why the episode ended; of a lost source, why it was lost.
+    number: tells the updates of one episode apart (1, 2, …); those about evidence count from ``EVIDENCE_NUMBERS``.
+    zone: in which the rule looked. faces: found there at this phase. share: of them without a mask, where a rule
+    looks at many. model, model_sha256: which network in which file said so.
     """
 
     id: str
@@ -194,6 +209,14 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     stream_s: float
     confidence: float
     reason: str | None = None
+    number: int = 0
+    t_update: str | None = None
+    confidence_best: float | None = None
+    zone: str | None = None
+    faces: int | None = None
+    share: float | None = None
+    model: str | None = None
+    model_sha256: str | None = None
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

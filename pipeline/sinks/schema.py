@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from pipeline.types import Event, Phase
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _Ulid = Annotated[str, Meta(pattern="^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 _Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]*$")]
@@ -17,24 +17,35 @@ _Time = Annotated[
     str,
     Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", extra_json_schema={"format": "date-time"}),
 ]
+_Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One phase in the life of an episode, as the event log has numbered it."""
 
-    schema_version: Annotated[int, Meta(ge=1, description="1; higher versions only add fields")]
+    schema_version: Annotated[int, Meta(ge=1, description="2; higher versions only add fields")]
     log_id: Annotated[_Ulid, Meta(description="names the log that numbers the events; a new log counts from 1 again")]
     seq: Annotated[int, Meta(ge=1, description="place in that log: no number is missing and none comes twice")]
     id: Annotated[_Ulid, Meta(description="of the episode: the same in all its phases")]
     phase: Annotated[Phase, Meta(description="an episode begins, goes on, ends")]
-    kind: Annotated[_Name, Meta(description="what it is about: no_mask")]
+    kind: Annotated[_Name, Meta(description="what it is about: no_mask, mask_removed, compliance, source_lost, …")]
     source: Annotated[_Name, Meta(description="the source that saw it")]
-    track: Annotated[int | None, Meta(description="the face followed, within the run")]
+    track: Annotated[int | None, Meta(description="the face followed, within the run; null: not about one face")]
     t_start: Annotated[_Time, Meta(description="when the episode began, UTC")]
     t_end: Annotated[_Time | None, Meta(description="when it ended, UTC; null before the end")]
     stream_s: Annotated[float, Meta(description="the source's own clock at this phase, seconds")]
-    confidence: Annotated[float, Meta(ge=0, le=1)]
-    reason: Annotated[str | None, Meta(description="why it ended")]
+    confidence: Annotated[float, Meta(ge=0, le=1, description="of the newest sure look")]
+    reason: Annotated[str | None, Meta(description="why it ended; of a lost source, why it was lost")]
+    # since version 2
+    number: Annotated[int, Meta(ge=0, description="tells the updates of an episode apart")] = 0
+    t_update: Annotated[_Time | None, Meta(description="when this phase was known, UTC")] = None
+    confidence_best: Annotated[_Share | None, Meta(description="the highest of the episode")] = None
+    zone: Annotated[_Name | None, Meta(description="in which the rule looked; null: everywhere")] = None
+    faces: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="faces found there at this phase")] = None
+    share: Annotated[_Share | None, Meta(description="of them without a mask, of rules about many")] = None
+    model: Annotated[str | None, Meta(description="the network that said so")] = None
+    model_sha256: Annotated[_Sha256 | None, Meta(description="of its file")] = None
 
 
 def to_json(event: Event, *, log_id: str, seq: int) -> dict[str, Any]:

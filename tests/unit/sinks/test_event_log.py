@@ -41,6 +41,7 @@ def test_the_form_is_the_published_one(tmp_path: Path) -> None:
         assert list(line) == [
             *("schema_version", "log_id", "seq", "id", "phase", "kind", "source", "track"),
             *("t_start", "t_end", "stream_s", "confidence", "reason"),
+            *("number", "t_update", "confidence_best", "zone", "faces", "share", "model", "model_sha256"),
         ]
     log.close()
     jsonschema.Draft202012Validator.check_schema(event_schema())
