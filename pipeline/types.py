@@ -23,8 +23,8 @@ SourceState = Literal["connecting", "live", "stalled", "backing_off", "ended"]
 """How a live source stands. stalled: connected, but nothing has come for the read deadline. backing_off: lost, and
 waiting for the next attempt. ended: asked to stop. A file is ``live`` from its first frame to its end."""
 SourceReason = Literal[
-    "", "refused", "unreachable", "unauthorised", "no such stream", "timeout", "decode", "ended", "no device", "packet_loss",
-    "not video", "failed",
+    "", "refused", "unreachable", "unauthorised", "no such stream", "timeout", "decode", "ended", "no device",
+    "packet_loss", "not video", "failed",
 ]  # fmt: skip
 """Why a source is in its state, in words that people understand; ``packet_loss`` also while it is live."""
 SKIP_CAUSES = ("overload", "expired", "corrupt", "rate", "failed")

@@ -1,7 +1,8 @@
 """The head of a ring: what exists of one source's frames, in one file of words (see ``shared``).
 
 It says how many frames are published, where they end, which layouts they have, how far each reader has come, and the
-clocks of the newest frames. The pixels are in the files of the generations (``ring``).
+clocks of the newest frames; and how the source itself stands: ``status``, which anybody may read at any time without a
+lock (see ``changes``). The pixels are in the files of the generations (``ring``).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import FrameExpired
+from pipeline.transport.changes import CHANGE_WORDS, CHANGES, Changes, SourceStatus
 from pipeline.transport.shared import WORD, SharedFile
 from pipeline.types import FrameRef, Layout, Matrix
 
 _NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
-_HELD, _MISSING = 10, 11
+_HELD, _MISSING, _ORIGIN, _LOSSES, _UNDECODED, _CHANGES = 10, 11, 12, 13, 14, 15
 _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
@@ -30,8 +32,9 @@ _FRAMES_WORD = 8192 // WORD
 FRAMES, _FRAME_WORDS = 1024, 4
 """The clocks of this many newest frames are kept, longer than their pixels: also an expired frame has its place in
 time."""
-_CAPTURED, _WALL, _TIME = 0, 1, 2
-_HEAD_BYTES = 8192 + FRAMES * _FRAME_WORDS * WORD
+_CAPTURED, _WALL, _TIME, _DAMAGED = 0, 1, 2, 3
+_CHANGES_WORD = _FRAMES_WORD + FRAMES * _FRAME_WORDS
+_HEAD_BYTES = (_CHANGES_WORD + CHANGES * CHANGE_WORDS) * WORD
 
 DETACHED, LOSSLESS, SKIPPABLE = 0, 1, 2
 """How a reader takes part."""
@@ -46,6 +49,8 @@ class Head:
         self._words = shared.words
         self._frames = shared.words[_FRAMES_WORD : _FRAMES_WORD + FRAMES * _FRAME_WORDS].reshape(FRAMES, _FRAME_WORDS)
         self._times = shared.floats(_FRAMES_WORD, FRAMES * _FRAME_WORDS).reshape(FRAMES, _FRAME_WORDS)[:, _TIME]
+        rows = shared.words[_CHANGES_WORD : _CHANGES_WORD + CHANGES * CHANGE_WORDS]
+        self.changes = Changes(shared.words[_CHANGES : _CHANGES + 1], rows)
         names = json.loads(_get_text(shared, _NAMES_BYTE))
         self.source_id: str = names["source"]
         self.readers: list[str] = names["readers"]
@@ -140,10 +145,44 @@ class Head:
             raise FrameExpired(f"{self.source_id}: frame {seq} is more than {FRAMES} frames old")
         return ref
 
-    def put_clocks(self, seq: int, *, time_s: float, captured_ns: int, wall_ns: int) -> None:
-        """Notes the clocks of the frame that is about to be published."""
-        self._frames[seq % FRAMES][:2] = captured_ns, wall_ns
+    def put_clocks(self, seq: int, *, time_s: float, captured_ns: int, wall_ns: int, damaged: bool = False) -> None:
+        """Notes the clocks of the frame that is about to be published, and whether the decoder knows it as damaged."""
+        row = self._frames[seq % FRAMES]
+        row[:2] = captured_ns, wall_ns
+        row[_DAMAGED] = damaged
         self._times[seq % FRAMES] = time_s
+
+    def damaged(self, seq: int) -> bool:
+        """Whether frame ``seq``, one of the newest 1024, is known to be damaged: recorded, but not looked at."""
+        return bool(self._frames[seq % FRAMES][_DAMAGED])
+
+    @property
+    def status(self) -> SourceStatus | None:
+        """How the source stands now; None before its capture has said anything."""
+        return self.changes.newest
+
+    @property
+    def losses(self) -> int:
+        """How often a source that was live has been lost; a source that is live now has reconnected as often."""
+        return int(self._words[_LOSSES])
+
+    def count_loss(self) -> None:
+        self._words[_LOSSES] += 1
+
+    @property
+    def undecoded(self) -> int:
+        """How many pictures came but were not decoded, because decoding could not keep up; they have no number."""
+        return int(self._words[_UNDECODED])
+
+    @undecoded.setter
+    def undecoded(self, value: int) -> None:
+        self._words[_UNDECODED] = value
+
+    def origin_ns(self, proposed: int) -> int:
+        """Monotonic clock at ``time_s`` 0 of a live source: the first proposal stays, also after a restart."""
+        if not self._words[_ORIGIN]:
+            self._words[_ORIGIN] = proposed
+        return int(self._words[_ORIGIN])
 
     @property
     def corrupt(self) -> int:
@@ -229,6 +268,7 @@ class Head:
 
     def close(self) -> None:
         self._words = self._frames = np.empty((0, 0), np.int64)
+        self.changes = Changes(np.zeros(1, np.int64), np.zeros(CHANGES * CHANGE_WORDS, np.int64))
         self._times = np.empty(0)
         self._shared.close()
 

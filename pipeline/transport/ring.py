@@ -110,7 +110,7 @@ class Writer:
         assert self._slots is not None
         seq = self.head.next_seq
         index = (seq - self._first_seq) % self._count
-        self.head.put_clocks(seq, time_s=time_s, captured_ns=captured_ns, wall_ns=wall_ns)
+        self.head.put_clocks(seq, time_s=time_s, captured_ns=captured_ns, wall_ns=wall_ns, damaged=corrupt)
         self._slots.seqs[index][0] = seq
         if corrupt:
             self.head.count_corrupt()
