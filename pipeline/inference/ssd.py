@@ -16,7 +16,7 @@ Nms = Literal["per_class", "agnostic"]
 CANDIDATES_MAX = 400
 """The best candidates that go into one suppression: of each class, or of all. Their pairs are compared at once."""
 
-_LOG_SIZE_MAX = 10.0  # e^10 times an anchor is far outside any picture; beyond it exp overflows
+_OFFSET_MAX = np.array([1e6, 1e6, 10, 10], np.float32)  # far outside any picture; beyond it exp overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +66,20 @@ def decode(
     Values outside of any picture are limited, so that the result is finite.
     """
     scaled = offsets * np.asarray(variances, np.float32)
-    wh = np.exp(np.clip(scaled[:, 2:], -_LOG_SIZE_MAX, _LOG_SIZE_MAX)) * anchors_cxcywh[:, 2:]
-    centre = np.clip(scaled[:, :2], -1e6, 1e6) * anchors_cxcywh[:, 2:] + anchors_cxcywh[:, :2]
-    half = wh * np.float32(0.5)
-    return np.asarray(np.concatenate((centre - half, centre + half), axis=1), np.float32)
+    scaled.clip(-_OFFSET_MAX, _OFFSET_MAX, out=scaled)
+    centre, size = anchors_cxcywh[:, :2], anchors_cxcywh[:, 2:]
+    centre = scaled[:, :2] * size + centre
+    half = np.exp(scaled[:, 2:]) * size * np.float32(0.5)
+    return np.concatenate((centre - half, centre + half), axis=1)
 
 
 def iou_matrix(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of each pair: (n, 4) → (n, n); 0 for boxes without an area."""
-    x1, y1, x2, y2 = xyxy.T
-    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
-    width = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
-    height = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
-    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    low, high = xyxy[:, :2], xyxy[:, 2:]
+    wh = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    np.maximum(wh, 0, out=wh)
+    overlap: NDArray[np.float32] = wh[..., 0] * wh[..., 1]
+    area = overlap.diagonal()
     union = area[:, None] + area - overlap
     return np.asarray(overlap / np.maximum(union, np.float32(1e-12)), np.float32)
 
@@ -100,15 +101,16 @@ class SsdHead:
         """
         rows, classes, confidence = self._candidates(scores, suppression)
         picked = offsets[rows]
-        finite = np.isfinite(picked).all(axis=1)
+        finite = np.isfinite(picked)
         if not finite.all():
-            rows, classes, confidence, picked = rows[finite], classes[finite], confidence[finite], picked[finite]
+            whole = finite.all(axis=1)
+            rows, classes, confidence, picked = rows[whole], classes[whole], confidence[whole], picked[whole]
         xyxy = decode(picked, self._anchors[rows], self._variances)
-        kept = _suppress(xyxy, classes, suppression)
-        xyxy = np.clip(xyxy[kept], 0, 1)
-        inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        kept = suppress(xyxy, classes, suppression)
+        xyxy = xyxy[kept].clip(0, 1)
+        inside = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
         if not inside.all():
-            xyxy, kept = xyxy[inside], kept[inside]
+            xyxy, kept = xyxy[inside], np.asarray(kept, np.intp)[inside]
         return xyxy, confidence[kept], classes[kept]
 
     def _candidates(
@@ -117,16 +119,18 @@ class SsdHead:
         """Anchor, class and score of what reaches the threshold, best first; the order of equals is the anchors'."""
         flat = scores.reshape(-1)
         index = np.flatnonzero(flat >= suppression.confidence_min)
-        index = index[flat[index] <= 1]  # a score above 1 is none, and infinity passes every threshold
-        rows, classes = np.divmod(index, self._class_count)
         confidence = flat[index]
-        order = np.argsort(-confidence, kind="stable")
+        order = (-confidence).argsort(kind="stable")
+        index, confidence = index[order], confidence[order]
+        if len(index) and confidence[0] > 1:  # a score above 1 is none, and infinity passes every threshold
+            index, confidence = index[confidence <= 1], confidence[confidence <= 1]
+        rows, classes = np.divmod(index, self._class_count)
+        best: Any = slice(None)
         if suppression.nms == "agnostic":
-            _, first = np.unique(rows[order], return_index=True)
-            order = order[np.sort(first)][:CANDIDATES_MAX]
-        elif len(order) > CANDIDATES_MAX:
-            order = order[_rank_in_class(classes[order], self._class_count) < CANDIDATES_MAX]
-        return rows[order], classes[order].astype(np.int32), confidence[order].astype(np.float32, copy=False)
+            best = np.sort(np.unique(rows, return_index=True)[1])[:CANDIDATES_MAX]
+        elif len(rows) > CANDIDATES_MAX:
+            best = _rank_in_class(classes, self._class_count) < CANDIDATES_MAX
+        return rows[best], classes[best].astype(np.int32), confidence[best].astype(np.float32, copy=False)
 
 
 def _rank_in_class(classes: NDArray[np.intp], class_count: int) -> NDArray[np.intp]:
@@ -138,26 +142,31 @@ def _rank_in_class(classes: NDArray[np.intp], class_count: int) -> NDArray[np.in
     return rank
 
 
-def _suppress(xyxy: NDArray[np.float32], classes: NDArray[np.int32], suppression: Suppression) -> NDArray[np.intp]:
-    """Which of the boxes, best first, stay."""
+def suppress(xyxy: NDArray[np.float32], classes: NDArray[np.int32], suppression: Suppression) -> Sequence[int]:
+    """Which of the boxes (n, 4) of ``classes`` (n,), best first, stay: their indices, best first."""
+    everyone = range(len(xyxy))
     if len(xyxy) < 2:
-        return np.arange(len(xyxy))
+        return list(everyone)
     iou = iou_matrix(xyxy)
     if suppression.nms == "agnostic":
-        return _greedy(iou > suppression.iou_max)
+        return _greedy(iou > suppression.iou_max, everyone)
     same = classes[:, None] == classes
-    kept = _greedy((iou > suppression.iou_max) & same)
+    kept = _greedy((iou > suppression.iou_max) & same, everyone)
     if suppression.cross_class_iou_max < 1:
-        both = np.ix_(kept, kept)
-        kept = kept[_greedy((iou[both] > suppression.cross_class_iou_max) & ~same[both])]
+        kept = _greedy((iou > suppression.cross_class_iou_max) & ~same, kept)
     return kept
 
 
-def _greedy(beats: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """beats[i, j]: i removes j if it stands before it and stays itself. Returns those that stay, in order."""
-    np.fill_diagonal(beats, False)
-    alive = np.ones(len(beats), np.bool_)
-    for i in np.flatnonzero(beats.any(axis=1)):
-        if alive[i]:
-            alive[i + 1 :] &= ~beats[i, i + 1 :]
-    return np.flatnonzero(alive)
+def _greedy(beats: NDArray[np.bool_], among: Sequence[int]) -> list[int]:
+    """beats[i, j]: i removes j if it stands before it and stays itself. Returns those of ``among`` that stay.
+
+    A row is one big integer, a bit a box: for few boxes as for hundreds this is cheaper than arrays a row.
+    """
+    rows = np.packbits(beats, axis=1, bitorder="little")
+    raw, nbytes = rows.tobytes(), rows.shape[1]
+    gone, kept = 0, []
+    for i in among:
+        if not gone >> i & 1:
+            kept.append(i)
+            gone |= int.from_bytes(raw[i * nbytes : (i + 1) * nbytes], "little")
+    return kept
