@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 Phase = Literal["new", "update", "end"]
+EvidenceKind = Literal["crop", "snapshot", "clip"]
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What is taken for a picture in a folder: FFmpeg and OpenCV read them all."""
@@ -187,6 +188,15 @@ class Result(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     reason: str | None = None
 
 
+class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file that shows an episode, whole and closed. path: absolute. sha256: of its bytes, hexadecimal."""
+
+    kind: EvidenceKind
+    path: str
+    bytes: int
+    sha256: str
+
+
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One phase in the life of an episode, as a rule says it.
 
@@ -196,7 +206,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     reason: why the episode ended; of a lost source, why it was lost.
     number: tells the updates of one episode apart (1, 2, …); those about evidence count from ``EVIDENCE_NUMBERS``.
     zone: in which the rule looked. faces: found there at this phase. share: of them without a mask, where a rule
-    looks at many. model, model_sha256: which network in which file said so.
+    looks at many. model, model_sha256: which network in which file said so. evidence: what is ready by this update.
     """
 
     id: str
@@ -217,6 +227,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     share: float | None = None
     model: str | None = None
     model_sha256: str | None = None
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

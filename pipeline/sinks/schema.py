@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from pipeline.types import Event, Phase
+from pipeline.types import Event, EvidenceKind, Phase
 
 SCHEMA_VERSION = 2
 
@@ -19,6 +19,15 @@ _Time = Annotated[
 ]
 _Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 _Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class EvidenceRecord(msgspec.Struct, frozen=True):
+    """One file that shows an episode; it is whole when it is told of."""
+
+    kind: Annotated[EvidenceKind, Meta(description="the best face, an annotated picture, annotated video")]
+    path: Annotated[str, Meta(description="on the machine that watches")]
+    bytes: Annotated[int, Meta(ge=1)]
+    sha256: _Sha256
 
 
 class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,17 +55,20 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
     share: Annotated[_Share | None, Meta(description="of them without a mask, of rules about many")] = None
     model: Annotated[str | None, Meta(description="the network that said so")] = None
     model_sha256: Annotated[_Sha256 | None, Meta(description="of its file")] = None
+    evidence: Annotated[tuple[EvidenceRecord, ...], Meta(description="files that became ready by this update")] = ()
 
 
 def to_json(event: Event, *, log_id: str, seq: int) -> dict[str, Any]:
     """The object that stands for ``event`` under that number, its fields in the published order."""
-    return {"schema_version": SCHEMA_VERSION, "log_id": log_id, "seq": seq, **msgspec.structs.asdict(event)}
+    fields = msgspec.structs.asdict(event) | {"evidence": [msgspec.structs.asdict(file) for file in event.evidence]}
+    return {"schema_version": SCHEMA_VERSION, "log_id": log_id, "seq": seq, **fields}
 
 
 def event_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one event."""
     _, definitions = msgspec.json.schema_components([EventRecord])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **definitions["EventRecord"], "title": "Event"}
+    event = definitions.pop("EventRecord")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **event, "title": "Event", "$defs": definitions}
 
 
 def parse(data: bytes) -> dict[str, Any]:

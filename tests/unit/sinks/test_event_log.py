@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
 from pipeline.sinks import event_log
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.schema import event_schema, parse
+from pipeline.types import EVIDENCE_NUMBERS, Evidence
 from tests.unit.sinks.events import event
 
 
@@ -41,7 +43,7 @@ def test_the_form_is_the_published_one(tmp_path: Path) -> None:
         assert list(line) == [
             *("schema_version", "log_id", "seq", "id", "phase", "kind", "source", "track"),
             *("t_start", "t_end", "stream_s", "confidence", "reason"),
-            *("number", "t_update", "confidence_best", "zone", "faces", "share", "model", "model_sha256"),
+            *("number", "t_update", "confidence_best", "zone", "faces", "share", "model", "model_sha256", "evidence"),
         ]
     log.close()
     jsonschema.Draft202012Validator.check_schema(event_schema())
@@ -170,3 +172,14 @@ def test_what_cannot_be_stored_is_a_runtime_failure_and_takes_nothing(tmp_path: 
 def test_what_is_no_event_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match="not an event"):
         parse(line)
+
+
+def test_an_update_tells_of_its_evidence(tmp_path: Path) -> None:
+    file = Evidence("clip", "/evidence/2026-11-22/a-clip.mp4", 1000, "a" * 64)
+    update = msgspec.structs.replace(event(1, "update"), number=EVIDENCE_NUMBERS, evidence=(file,))
+    log = EventLog(tmp_path / "events.db")
+    [line] = log.append("gate", [update], position=1)
+    assert line["evidence"] == [{"kind": "clip", "path": file.path, "bytes": 1000, "sha256": "a" * 64}]
+    jsonschema.validate(line, event_schema())
+    assert log.after(0, 1) == [line]
+    log.close()
