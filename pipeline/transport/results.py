@@ -2,9 +2,11 @@
 
 One writer (inference), read by the annotator (results), the events process (outbox) and the supervisor (figures).
 
-A frame is committed in this order: its result, the events it raised, the analytics' state after it; then ``published``
-is counted up. That one store is the commit: a process killed before it does the frame again from the state behind the
-frame before, one killed after it goes on with the next. Two state slots take turns, so the last committed one is whole.
+A frame is committed in this order: its result, the events it raised, the analytics' state after it, and with that all
+counts; then ``_COMMITS`` is counted up. That one store is the commit: a process killed before it does the frame again
+from the state behind the frame before, one killed after it goes on with the next. Two state slots take turns, so the
+last committed one is whole. What happens to the source between two frames (it is lost, it is back) is committed in the
+same way, without a result.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
 
 _PUBLISHED, _FINISHED, _EVENTS, _TAKEN, _LOST, _EVENTS_DETACHED = 2, 3, 4, 5, 6, 7
 _FIGURES = 8
-"""Counts that are committed with each result: detected, faces with a mask, without, episodes; then frames skipped by
-cause."""
-_DETECTED, _FACES_MASK, _FACES_NO_MASK, _EPISODES, _SKIPPED = range(_FIGURES, _FIGURES + 5)
+"""Counts that are committed with each result: changes of the source's state that were taken in, detected, faces with a
+mask, without, episodes; then frames skipped by cause."""
+_CHANGES, _DETECTED, _FACES_MASK, _FACES_NO_MASK, _EPISODES, _SKIPPED = range(_FIGURES, _FIGURES + 6)
 _FIGURES_END = _SKIPPED + len(SKIP_CAUSES)
-_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS = 32, 33, 34, 35
+_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS, _COMMITS = 32, 33, 34, 35, 36
 _LATENCY = 64
 _RECORDS_BYTE = 8192
 _HEADER = 2 * WORD  # number and length before every record
@@ -71,14 +73,34 @@ class ResultLog:
         seq = result.frame.seq
         assert seq == self.published, (seq, self.published)
         self._put(_RECORDS_BYTE + (seq % RESULTS) * RESULT_BYTES, RESULT_BYTES, seq, wire.encode(result))
+        figures = self._figures_after(result, faces)
+        self._commit(seq + 1, figures, events, state)
+
+    def commit_change(self, changes: int, events: Sequence[Event], state: Any) -> None:
+        """The source's state has changed between two frames: ``changes`` have been taken in now.
+
+        events: what the analytics say of it. state: theirs behind it.
+        """
+        figures: list[int] = self._words[_FIGURES:_FIGURES_END].tolist()
+        figures[_CHANGES - _FIGURES] = changes
+        self._commit(self.published, figures, events, state)
+
+    def _commit(self, published: int, figures: list[int], events: Sequence[Event], state: Any) -> None:
+        figures[_EPISODES - _FIGURES] += sum(event.phase == "new" for event in events)
         events_after = self._put_events(events)
-        figures = self._figures_after(result, events, faces)
-        self._put(self._state_of(seq + 1), STATE_BYTES, seq + 1, wire.encode([events_after, figures, state]))
-        self._words[_PUBLISHED] = seq + 1
-        self._words[_EVENTS] = events_after
+        commits = int(self._words[_COMMITS]) + 1
+        record = wire.encode([published, events_after, figures, state])
+        self._put(self._state_of(commits), STATE_BYTES, commits, record)
+        self._words[_COMMITS] = commits
+        self._show(published, events_after, figures)
+
+    def _show(self, published: int, events: int, figures: list[int]) -> None:
+        """What others look at; done again after a death in the middle of it."""
+        self._words[_PUBLISHED] = published
+        self._words[_EVENTS] = events
         self._words[_FIGURES:_FIGURES_END] = figures
 
-    def _figures_after(self, result: Result, events: Sequence[Event], faces: tuple[int, int]) -> list[int]:
+    def _figures_after(self, result: Result, faces: tuple[int, int]) -> list[int]:
         figures: list[int] = self._words[_FIGURES:_FIGURES_END].tolist()
         if result.detected:
             figures[_DETECTED - _FIGURES] += 1
@@ -86,7 +108,6 @@ class ResultLog:
             figures[_FACES_NO_MASK - _FIGURES] += faces[1]
         else:
             figures[_SKIPPED - _FIGURES + SKIP_CAUSES.index(result.reason or "failed")] += 1
-        figures[_EPISODES - _FIGURES] += sum(event.phase == "new" for event in events)
         return figures
 
     def finish(self, events: Sequence[Event]) -> None:
@@ -107,19 +128,19 @@ class ResultLog:
         return first + len(events)
 
     def resume(self) -> Any:
-        """The analytics' state behind the newest committed frame, None before the first; repairs a half-done commit."""
-        if self.published == 0:
+        """The analytics' state behind the newest commit, None before the first; repairs a half-done commit."""
+        commits = int(self._words[_COMMITS])
+        if commits == 0:
             return None
-        raw = self._get(self._state_of(self.published), self.published)
+        raw = self._get(self._state_of(commits), commits)
         if raw is None:
-            raise RuntimeFailure(f"{self._shared.path.name}: the state behind frame {self.published - 1} is missing")
-        events_after, figures, state = msgspec.msgpack.decode(raw)
-        self._words[_EVENTS] = events_after
-        self._words[_FIGURES:_FIGURES_END] = figures
+            raise RuntimeFailure(f"{self._shared.path.name}: the state behind commit {commits} is missing")
+        published, events_after, figures, state = msgspec.msgpack.decode(raw)
+        self._show(published, events_after, figures)
         return state
 
-    def _state_of(self, seq: int) -> int:
-        return self._state_byte + (seq % 2) * STATE_BYTES
+    def _state_of(self, commit: int) -> int:
+        return self._state_byte + (commit % 2) * STATE_BYTES
 
     def attempt(self, seq: int) -> int:
         """Notes that frame ``seq`` is about to be looked at; returns how often it has been tried before."""
@@ -202,6 +223,11 @@ class ResultLog:
         if raw is None:
             raise FrameExpired(f"{self._shared.path.name}: event {number} is gone")
         return wire.decode_event(raw)
+
+    @property
+    def changes_taken(self) -> int:
+        """How many changes of the source's state the analytics know of."""
+        return int(self._words[_CHANGES])
 
     @property
     def detected(self) -> int:

@@ -100,14 +100,39 @@ def test_a_writer_that_dies_while_committing_leaves_the_frame_before(
 @pytest.mark.parametrize("next_is", ["restarted", "abandoned"])
 def test_a_writer_that_dies_behind_the_commit_has_said_and_counted_everything(log: ResultLog, next_is: str) -> None:
     log.commit(result(0), [event(0)], {"n": 0}, (3, 4))
-    log._words[module._EVENTS] = 0  # no store behind ``published`` was reached
+    log._words[module._PUBLISHED] = log._words[module._EVENTS] = 0  # no store behind the commit was reached
     log._words[module._FIGURES : module._FIGURES_END] = 0
     if next_is == "restarted":
         assert log.resume() == {"n": 0}
     else:
         log.abandon()
         assert log.finished
-    assert (log.events_published, log.episodes, log.detected, log.faces) == (1, 1, 1, (3, 4))
+    assert (log.published, log.events_published, log.episodes, log.detected, log.faces) == (1, 1, 1, 1, (3, 4))
+
+
+def test_what_happens_to_the_source_is_committed_between_two_frames(log: ResultLog) -> None:
+    log.commit_change(1, [event(0)], {"n": "lost"})
+    assert (log.published, log.events_published, log.changes_taken) == (0, 1, 1)
+    assert log.resume() == {"n": "lost"}
+    log.commit(result(0), [event(1)], {"n": 0})
+    log.commit_change(3, [], {"n": "live"})
+    assert (log.published, log.events_published, log.changes_taken, log.episodes) == (1, 2, 3, 2)
+    assert log.resume() == {"n": "live"}
+    assert [log.event(number) for number in range(2)] == [event(0), event(1)]
+
+
+def test_a_writer_that_dies_while_it_commits_a_change_says_it_once(
+    log: ResultLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.commit(result(0), [], {"n": 0})
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultLog, "_state_of", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            log.commit_change(1, [event(0)], {"n": "lost"})
+    assert log.resume() == {"n": 0}
+    assert (log.events_published, log.changes_taken) == (0, 0)
+    log.commit_change(1, [event(0)], {"n": "lost"})
+    assert (log.events_published, log.changes_taken) == (1, 1)
 
 
 def test_a_crowd_fits_into_a_record(log: ResultLog) -> None:
