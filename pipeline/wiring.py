@@ -207,9 +207,8 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
     sinks: list[Any] = []
     for name, part in _sinks(site, pipeline, "packets").items():
         state_dir = place.state_dir(name, source_id)
-        sinks.append(
-            part.plugin.create(part.config, SinkContext(name, place.run_id, state_dir, source_id, place.restarted))
-        )
+        context = SinkContext(name, place.run_id, state_dir, source_id, place.restarted, labels)
+        sinks.append(part.plugin.create(part.config, context))
     return AnnotatorStage(
         f"{ANNOTATOR}/{source_id}",
         Reader(Head.attach(place.run_dir, source_id), ANNOTATOR),

@@ -1,7 +1,7 @@
 """The annotator stage: one source's frames and results into one encoded stream, handed to every packet sink.
 
-Draws on its own copy of a frame, encodes once. Its position in the ring moves only past frames that every lossless
-sink has stored safely, so that a restarted annotator finds the others still there.
+Draws on its own copy of a frame, encodes once, and only what somebody wants. Its position in the ring moves only past
+frames that every lossless sink has stored safely, so that a restarted annotator finds the others still there.
 """
 
 from __future__ import annotations
@@ -12,20 +12,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import FrameExpired
+from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.overlay import Overlay
-from pipeline.sinks.sink import PacketSink
+from pipeline.sinks.sink import Listener, Looker, Packet, PacketSink, Wish
 from pipeline.stage import BELL_TIMEOUT_S
 from pipeline.transport.channel import BellListener
 from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import Reader
-from pipeline.types import Layout, Result
+from pipeline.types import I420, Layout, Result
 
-NEVER_S = float("-inf")
+NEVER_S, FOREVER_S = float("-inf"), float("inf")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Outlet:
+    """One sink. safe_s: up to where it would survive kill -9. failed: why nothing is handed to it any more."""
+
+    sink: PacketSink
+    safe_s: float = NEVER_S
+    failed: RuntimeFailure | None = None
 
 
 @dataclass(slots=True)
@@ -55,21 +64,22 @@ class AnnotatorStage:
         self._reader = reader
         self._results = results
         self._bell = result_bell
-        self._sinks = list(sinks)
+        self._outlets = [_Outlet(sink) for sink in sinks]
         self._create_encoder = create_encoder
         self._create_overlay = create_overlay
         self._missing = MissingFrames(reader.head)
         self._picture: _Picture | None = None
+        self._paused = False
         self._next = 0
         self._written = 0
-        self._safe_s: list[float] = []
         self._unsafe: deque[tuple[int, float]] = deque()
         self._resume_s = NEVER_S
 
     def open(self) -> None:
         self._missing.take_up()
-        self._safe_s = [_or_never(sink.open()) for sink in self._sinks]
-        if any(sink.lossless for sink in self._sinks):
+        for outlet in self._outlets:
+            outlet.safe_s = _or_never(outlet.sink.open())
+        if any(outlet.sink.lossless for outlet in self._outlets):
             self._resume_s = self._everywhere_safe_s()
         self._next = self._reader.position
         if self._next:
@@ -79,6 +89,7 @@ class AnnotatorStage:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
 
     def step(self) -> float | None:
+        """Raises ``RuntimeFailure`` at the end, or with the last sink that failed."""
         self._bell.clear()
         if self._next < self._results.published:
             self._take(self._next)
@@ -92,8 +103,15 @@ class AnnotatorStage:
     def _take(self, seq: int) -> None:
         try:
             result = self._results.result(seq)
-            if result.frame.time_s <= self._resume_s:
-                self._pass(seq, result.frame.time_s)
+            time_s = result.frame.time_s
+            if time_s <= self._resume_s:
+                self._pass(seq, time_s)
+                return
+            self._hear(time_s)
+            wish = max((outlet.sink.wish(time_s) for outlet in self._working), default=Wish.NOTHING)
+            if wish is Wish.NOTHING:
+                self._paused = True
+                self._pass(seq, NEVER_S)
                 return
             picture = self._draw(seq, result)
         except FrameExpired as error:
@@ -101,12 +119,11 @@ class AnnotatorStage:
             self._missing.note(seq)
             self._pass(seq, NEVER_S)
             return
-        for packet in picture.encoder.encode(result.frame):
-            self._safe_s = [
-                _or_never(sink.write(packet), safe_s) for sink, safe_s in zip(self._sinks, self._safe_s, strict=True)
-            ]
-            self._written += 1
-        self._pass(seq, result.frame.time_s)
+        keyframe = self._paused or wish is Wish.KEYFRAME
+        self._paused = False
+        for packet in picture.encoder.encode(result.frame, keyframe=keyframe):
+            self._hand_out(packet)
+        self._pass(seq, time_s)
 
     def _draw(self, seq: int, result: Result) -> _Picture:
         """The frame with its boxes in the encoder's planes; raises ``FrameExpired``."""
@@ -118,23 +135,71 @@ class AnnotatorStage:
         frame.image.copy_to(target)
         if not self._reader.valid(frame):
             raise FrameExpired(f"{result.frame.source_id}: frame {seq} was overwritten while it was copied")
+        self._show(target, result, drawn=False)
         picture.overlay.draw(target, result)
+        self._show(target, result, drawn=True)
         return picture
 
     def _open_picture(self, layout: Layout) -> _Picture:
         self._flush()
         encoder = self._create_encoder(layout)
-        for sink in self._sinks:
-            sink.start(encoder.stream)
+        self._each(lambda outlet: outlet.sink.start(encoder.stream))
         self._picture = _Picture(layout, encoder, self._create_overlay(layout))
         return self._picture
 
     def _flush(self) -> None:
         for packet in self._picture.encoder.flush() if self._picture else ():
-            for sink in self._sinks:
-                sink.write(packet)
-            self._written += 1
+            self._hand_out(packet)
         self._picture = None
+
+    # -- the sinks
+
+    @property
+    def _working(self) -> list[_Outlet]:
+        return [outlet for outlet in self._outlets if outlet.failed is None]
+
+    def _each(self, work: Callable[[_Outlet], None]) -> None:
+        """Raises ``RuntimeFailure`` only when no sink is left: one that fails is no reason to stop the others."""
+        for outlet in self._working:
+            try:
+                work(outlet)
+            except RuntimeFailure as error:
+                outlet.failed = error
+                if not self._working:
+                    raise
+                log.error("%s; the other sinks go on", error)
+
+    def _hand_out(self, packet: Packet) -> None:
+        def write(outlet: _Outlet) -> None:
+            outlet.safe_s = _or_never(outlet.sink.write(packet), outlet.safe_s)
+
+        self._each(write)
+        self._written += 1
+
+    def _show(self, image: I420, result: Result, *, drawn: bool) -> None:
+        def look(outlet: _Outlet) -> None:
+            if isinstance(outlet.sink, Looker):
+                outlet.sink.look(image, result, drawn=drawn)
+
+        self._each(look)
+
+    def _hear(self, time_s: float) -> None:
+        """Tells those who listen what was said of frames up to ``time_s``."""
+
+        def hear(outlet: _Outlet) -> None:
+            sink = outlet.sink
+            while isinstance(sink, Listener) and sink.heard < self._results.events_published:
+                try:
+                    event = self._results.event(sink.heard)
+                except FrameExpired:
+                    sink.heard += 1
+                    continue
+                if event.stream_s > time_s:
+                    return
+                sink.hear(event)
+                sink.heard += 1
+
+        self._each(hear)
 
     def _pass(self, seq: int, time_s: float) -> None:
         """Frame ``seq`` is dealt with; the position moves as far as everything is safe."""
@@ -145,15 +210,17 @@ class AnnotatorStage:
 
     def _everywhere_safe_s(self) -> float:
         """Up to where every lossless sink would survive kill -9."""
-        lossless = [safe_s for sink, safe_s in zip(self._sinks, self._safe_s, strict=True) if sink.lossless]
-        return min(lossless, default=float("inf"))
+        return min((outlet.safe_s for outlet in self._working if outlet.sink.lossless), default=FOREVER_S)
 
     def _finish(self) -> None:
+        self._hear(FOREVER_S)
         self._flush()
-        for sink in self._sinks:
-            sink.finish()
+        self._each(lambda outlet: outlet.sink.finish())
         self._unsafe.clear()
         self._reader.move(self._results.published)
+        for outlet in self._outlets:
+            if outlet.failed:
+                raise outlet.failed
 
     @property
     def wakers(self) -> Sequence[Any]:
@@ -164,8 +231,8 @@ class AnnotatorStage:
         return {"written": self._written}
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        for outlet in self._outlets:
+            outlet.sink.close()
         self._picture = None
         self._reader.close()
 

@@ -60,15 +60,17 @@ class Encoder:
         """The planes that the next ``encode`` takes: views into the encoder's own memory, the same ones every time."""
         return self._image
 
-    def encode(self, frame: FrameRef) -> list[Packet]:
-        """Encodes what now stands in ``frame()`` as the frame of that name. Raises ``RuntimeFailure``."""
+    def encode(self, frame: FrameRef, *, keyframe: bool = False) -> list[Packet]:
+        """Encodes what now stands in ``frame()`` as the frame of that name, as a keyframe where that is wanted or due.
+
+        Raises ``RuntimeFailure``.
+        """
         self._fill_to_even()
         pts = round(frame.time_s * CLOCK_HZ)
         if self._last_pts is not None:
             pts = max(pts, self._last_pts + 1)
         self._last_pts = self._frame.pts = pts
-        keyframe = frame.time_s >= self._keyframe_due_s
-        if keyframe:
+        if keyframe := keyframe or frame.time_s >= self._keyframe_due_s:
             self._keyframe_due_s = frame.time_s + self._config.keyframe_interval_s
         self._frame.pict_type = PictureType.I if keyframe else PictureType.NONE
         self._waiting.append(frame)

@@ -6,12 +6,14 @@ says what it takes (``accepts``), a packet sink also whether it may skip (``loss
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pipeline.plugins import PluginConfig
-from pipeline.types import Layout
+from pipeline.types import I420, Event, Layout, Result
 
 Accepts = Literal["packets", "events"]
 
@@ -38,6 +40,8 @@ class SinkContext:
 
     state_dir: private to this sink (and this source), survives a restart of its process but not the run; it exists.
     source_id: whose packets (packet sinks only). restarted: this process follows one that died.
+    labels: the model's class names by class id. tell: puts an event into the event log, where the source has one; what
+    it was called with before a kill -9 comes there, and the same event told again counts once.
     """
 
     name: str
@@ -45,6 +49,8 @@ class SinkContext:
     state_dir: Path
     source_id: str | None = None
     restarted: bool = False
+    labels: tuple[str, ...] = ()
+    tell: Callable[[Event], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,21 @@ class Stream:
         return self.layout.width + self.layout.width % 2, self.layout.height + self.layout.height % 2
 
 
+class Wish(IntEnum):
+    """What a packet sink wants of a frame. The most demanding sink decides; where all want nothing, nothing is drawn
+    and nothing encoded.
+    """
+
+    NOTHING = 0
+    PACKET = 1
+    KEYFRAME = 2
+
+
 class PacketSink(Protocol):
-    """An output of one source's annotator, inside its process. ``lossless`` ones hold a file source back."""
+    """An output of one source's annotator, inside its process. ``lossless`` ones hold a file source back.
+
+    A ``RuntimeFailure`` takes out this sink alone; the others go on.
+    """
 
     accepts: ClassVar[Accepts]
     lossless: ClassVar[bool]
@@ -95,14 +114,41 @@ class PacketSink(Protocol):
     def start(self, stream: Stream) -> None:
         """A new encoder: the next packet is a keyframe of this stream."""
 
+    def wish(self, time_s: float) -> Wish:
+        """What it wants of the frame of that time. Behind a frame that nobody wanted comes a keyframe."""
+
     def write(self, packet: Packet) -> float | None:
-        """Returns the ``time_s`` up to which everything survives kill -9 now."""
+        """Takes every packet that there is, wanted or not, in order.
+
+        Returns the ``time_s`` up to which everything survives kill -9 now.
+        """
 
     def finish(self) -> None:
         """The stream has ended well (or was stopped by the user): makes the final file. Safe after a restart."""
 
     def close(self) -> None:
         """Lets go without finishing; what is stored stays usable. Safe twice, and after a failed ``open``."""
+
+
+@runtime_checkable
+class Looker(Protocol):
+    """A packet sink that looks at the pictures as well."""
+
+    def look(self, image: I420, result: Result, *, drawn: bool) -> None:
+        """Called twice for each frame that will be a packet: with what may leave the machine of it, then with the boxes
+        on it. The planes are good until it returns.
+        """
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """A packet sink that hears what the rules say of its source."""
+
+    heard: int
+    """The number of the next event; a restarted process takes up where the last one was."""
+
+    def hear(self, event: Event) -> None:
+        """Called in order, before the frame that the event speaks of is handed out."""
 
 
 class EventSink(Protocol):

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, RuntimeFailure
 from pipeline.sinks.joining import finished, settle, unfinished
 from pipeline.sinks.parts import Part, PartWriter, claim, part_path, part_paths, read_part
 from pipeline.sinks.recovery import abandoned, recover, recovered_name, utc_name
-from pipeline.sinks.sink import Accepts, Packet, SinkConfig, SinkContext, Stream
+from pipeline.sinks.sink import Accepts, Packet, SinkConfig, SinkContext, Stream, Wish
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,9 @@ class Recorder:
     def start(self, stream: Stream) -> None:
         self._end_part()
         self._stream = stream
+
+    def wish(self, time_s: float) -> Wish:  # noqa: ARG002
+        return Wish.PACKET
 
     def write(self, packet: Packet) -> float | None:
         """Raises ``RuntimeFailure`` where the disk is full or gone; what was stored before stays playable."""

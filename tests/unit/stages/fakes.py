@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pipeline.capture.source import Pacing
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RuntimeFailure
 from pipeline.inference.detector import Detector
 from pipeline.inference.lane import Lane
 from pipeline.sinks.encoder import Encoder
-from pipeline.sinks.sink import Accepts, Packet, Stream
+from pipeline.sinks.sink import Accepts, Packet, Stream, Wish
 from pipeline.transport.channel import Bell, BellListener
 from pipeline.transport.head import LOSSLESS, SKIPPABLE, Head
 from pipeline.transport.results import ResultLog
@@ -191,9 +191,9 @@ class FakeEncoder:
     def frame(self) -> I420:
         return self._image
 
-    def encode(self, ref: FrameRef) -> list[Packet]:
+    def encode(self, ref: FrameRef, *, keyframe: bool = False) -> list[Packet]:
         level = bytes([int(self._image.y[-1, -1])])
-        return [Packet(level, True, ref.seq, round(ref.time_s * 90_000), ref.time_s, ref.wall_ns)]
+        return [Packet(level, keyframe, ref.seq, round(ref.time_s * 90_000), ref.time_s, ref.wall_ns)]
 
     def flush(self) -> list[Packet]:
         return []
@@ -214,6 +214,9 @@ class FakeSink:
         self._held: list[tuple[int, int, float]] = []
         self._safe_every = safe_every
         self.streams: list[Layout] = []
+        self.keyframes: list[int] = []
+        self.wishes: Callable[[float], Wish] = lambda _: Wish.PACKET
+        self.fails_at: int | None = None
         self.finished = 0
 
     def open(self) -> float | None:
@@ -222,7 +225,14 @@ class FakeSink:
     def start(self, stream: Stream) -> None:
         self.streams.append(stream.layout)
 
+    def wish(self, time_s: float) -> Wish:
+        return self.wishes(time_s)
+
     def write(self, packet: Packet) -> float | None:
+        if packet.seq == self.fails_at:
+            raise RuntimeFailure("the disk is full")
+        if packet.keyframe:
+            self.keyframes.append(packet.seq)
         self._held.append((packet.seq, packet.data[0] - 20, packet.time_s))
         if len(self._held) >= self._safe_every:
             self._store()

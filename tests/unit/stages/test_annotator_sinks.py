@@ -1,0 +1,142 @@
+"""What the annotator's sinks want, see and hear, and what happens to the others when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RuntimeFailure
+from pipeline.sinks.annotator_stage import AnnotatorStage
+from pipeline.sinks.sink import Wish
+from pipeline.transport.head import Head
+from pipeline.transport.results import ResultLog
+from pipeline.transport.ring import Reader, Writer
+from pipeline.types import I420, Event, Layout, Result
+from tests.unit.stages.fakes import FakeBell, FakeEncoder, FakeSink, as_listener, event_of, head_in, publish
+
+
+class DarkOverlay:
+    """Draws by making the last pixel black."""
+
+    def __init__(self, layout: Layout) -> None: ...
+
+    def draw(self, image: I420, result: Result) -> None:
+        image.y[0, 0] = 0
+
+
+class Witness(FakeSink):
+    """Looks and listens."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.heard = 0
+        self.said: list[tuple[str, int]] = []
+
+    def look(self, image: I420, result: Result, *, drawn: bool) -> None:
+        assert (image.y[0, 0] == 0) == drawn
+        self.said.append(("drawn" if drawn else "clean", result.frame.seq))
+
+    def hear(self, event: Event) -> None:
+        self.said.append(("event", round(event.stream_s * 25)))
+
+
+class Bench:
+    def __init__(self, directory: Path, sinks: Sequence[FakeSink], frames: int, events_at: Sequence[int] = ()) -> None:
+        self.head = head_in(directory)
+        self.results = ResultLog.create(directory, "gate")
+        publish(Writer(self.head, lossless=True), frames)
+        for seq in range(frames):
+            self.results.commit(Result(self.head.ref(seq), (), True), [event_of(seq)] if seq in events_at else [], None)
+        self.stage = AnnotatorStage(
+            "annotator/gate",
+            Reader(Head.attach(directory, "gate"), "annotator"),
+            ResultLog.attach(directory, "gate"),
+            as_listener(FakeBell()),
+            sinks,
+            create_encoder=FakeEncoder.create,
+            create_overlay=DarkOverlay,  # type: ignore[arg-type]
+        )
+        self.stage.open()
+
+    def work(self) -> Any:
+        while (wait_s := self.stage.step()) == 0:
+            pass
+        return wait_s
+
+
+def stored(sink: FakeSink) -> list[int]:
+    return [seq for seq, _, _ in sink.stored]
+
+
+def wanted(*seqs: int, keyframes: Sequence[int] = ()) -> Any:
+    def wish(time_s: float) -> Wish:
+        seq = round(time_s * 25)
+        return Wish.KEYFRAME if seq in keyframes else Wish.PACKET if seq in seqs else Wish.NOTHING
+
+    return wish
+
+
+def test_what_nobody_wants_is_not_encoded_and_behind_it_comes_a_keyframe(tmp_path: Path) -> None:
+    sink = FakeSink([])
+    sink.wishes = wanted(2, 3, 4, 7, 8)
+    bench = Bench(tmp_path, [sink], 10)
+    bench.work()
+    assert stored(sink) == [2, 3, 4, 7, 8]
+    assert sink.keyframes == [2, 7]
+    assert bench.stage.counters == {"written": 5}
+    assert bench.head.position("annotator") == 10
+
+
+def test_the_most_demanding_sink_decides_for_all(tmp_path: Path) -> None:
+    modest, demanding = FakeSink([]), FakeSink([])
+    modest.wishes, demanding.wishes = wanted(), wanted(*range(10), keyframes=[3, 6])
+    bench = Bench(tmp_path, [modest, demanding], 10)
+    bench.work()
+    assert stored(modest) == stored(demanding) == list(range(10))
+    assert modest.keyframes == demanding.keyframes == [3, 6]
+
+
+def test_a_sink_that_fails_does_not_take_the_others_down(tmp_path: Path) -> None:
+    failing, well = FakeSink([]), FakeSink([], safe_every=2)
+    failing.fails_at = 3
+    bench = Bench(tmp_path, [failing, well], 9)
+    bench.work()
+    assert stored(failing) == [0, 1, 2]
+    assert stored(well) == list(range(8))
+    assert bench.head.position("annotator") == 8
+    bench.results.finish([])
+    with pytest.raises(RuntimeFailure, match="the disk is full"):
+        bench.work()
+    assert stored(well) == list(range(9))
+    assert (failing.finished, well.finished) == (0, 1)
+    assert bench.head.position("annotator") == 9
+
+
+def test_the_last_sink_that_fails_ends_the_stage(tmp_path: Path) -> None:
+    first, second = FakeSink([]), FakeSink([])
+    first.fails_at, second.fails_at = 2, 4
+    with pytest.raises(RuntimeFailure):
+        Bench(tmp_path, [first, second], 9).work()
+    assert (stored(first), stored(second)) == ([0, 1], [0, 1, 2, 3])
+
+
+def test_a_sink_that_listens_hears_of_a_frame_before_it_sees_it(tmp_path: Path) -> None:
+    sink = Witness()
+    bench = Bench(tmp_path, [sink], 4, events_at=[1, 3])
+    bench.work()
+    pictures = [[("clean", seq), ("drawn", seq)] for seq in range(4)]
+    assert sink.said == [*pictures[0], ("event", 1), *pictures[1], *pictures[2], ("event", 3), *pictures[3]]
+    assert sink.heard == 2
+
+
+def test_what_is_said_at_the_end_is_heard_before_the_end(tmp_path: Path) -> None:
+    sink = Witness()
+    bench = Bench(tmp_path, [sink], 2)
+    bench.work()
+    bench.results.finish([event_of(50)])
+    assert bench.work() is None
+    assert sink.said[-1] == ("event", 50)
+    assert sink.finished == 1
