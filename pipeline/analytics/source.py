@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from pipeline.analytics.moment import Moment, rfc3339
+from pipeline.analytics.outages import Outages
 from pipeline.analytics.rule import Rule
 from pipeline.analytics.tracking import Tracker
 from pipeline.plugins import Plugin, PluginConfig
 from pipeline.types import Detections, Event, FrameRef, Result
 from pipeline.ulid import IdFactory
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+SETTLE_S = 2.0
+"""A source that has come back raises nothing for so long: its first pictures may be damaged, dark or still moving."""
 WEAK_FRACTION = 0.6
 """Detections down to this fraction of the confidence that begins a track keep it alive."""
 
@@ -23,15 +27,27 @@ def detector_confidence(confidence_min: float) -> float:
     return confidence_min * WEAK_FRACTION
 
 
+class Model(NamedTuple):
+    """Which network looks: its name, and the sha256 of the file that holds its weights."""
+
+    name: str
+    sha256: str
+
+
 class SourceAnalytics:
     """Tracker and rules of one source; the same frames and detections give the same results and events.
 
-    rules: by their name in the configuration; they see every result in this order.
+    rules: by their name in the configuration; they see every result in this order, except while the source is lost
+    and until it has been back for ``SETTLE_S``. model: named in every event that it has a part in.
     """
 
-    def __init__(self, tracker: Tracker, rules: Mapping[str, Rule]) -> None:
+    def __init__(
+        self, tracker: Tracker, rules: Mapping[str, Rule], outages: Outages, model: Model | None = None
+    ) -> None:
         self._tracker = tracker
         self._rules = dict(rules)
+        self._outages = outages
+        self._model = model
         self._last: FrameRef | None = None
 
     def update(
@@ -45,19 +61,47 @@ class SourceAnalytics:
         tracks = self._tracker.update(frame.time_s, detections, size_wh)
         self._last = frame
         result = Result(frame, tracks, detections is not None, reason)
-        return result, [event for rule in self._rules.values() for event in rule.update(result)]
+        # a frame is proof enough, whether or not anybody said so
+        events = self._outages.end(Moment.of(frame))
+        if self._outages.settled(frame.time_s, SETTLE_S):
+            for rule in self._rules.values():
+                events += self._signed(rule.update(result), frame.wall_ns)
+        return result, events
+
+    def source_changed(self, state: str, reason: str, wall_ns: int, time_s: float) -> list[Event]:
+        """The source is ``live`` or, with any other ``state``, was lost for ``reason``; saying it again does nothing.
+
+        Its loss ends every open episode with reason ``source_lost``. wall_ns, time_s: when, on both clocks.
+        """
+        now = Moment(time_s, wall_ns)
+        if state == "live":
+            return self._outages.end(now)
+        ended = [] if self._outages.lost else self._end_episodes("source_lost")
+        return ended + self._outages.begin(now, reason)
 
     def finish(self, reason: str = "end_of_stream") -> list[Event]:
         """Ends every open episode behind the newest frame."""
+        return self._end_episodes(reason) + self._outages.finish(reason)
+
+    def _end_episodes(self, reason: str) -> list[Event]:
         if self._last is None:
             return []
-        return [event for rule in self._rules.values() for event in rule.finish(self._last, reason)]
+        ended = [event for rule in self._rules.values() for event in rule.finish(self._last, reason)]
+        return self._signed(ended, self._last.wall_ns)
+
+    def _signed(self, events: list[Event], wall_ns: int) -> list[Event]:
+        """``events`` with what every event of this moment has in common."""
+        common: dict[str, str] = {"t_update": rfc3339(wall_ns)}
+        if self._model is not None:
+            common |= {"model": self._model.name, "model_sha256": self._model.sha256}
+        return [msgspec.structs.replace(event, **common) for event in events]
 
     def snapshot(self) -> Any:
         """All state as plain lists, dicts, numbers and strings."""
         return {
             "version": STATE_VERSION,
             "last": msgspec.to_builtins(self._last),
+            "outages": self._outages.snapshot(),
             "tracker": self._tracker.snapshot(),
             "rules": {name: rule.snapshot() for name, rule in self._rules.items()},
         }
@@ -73,6 +117,7 @@ class SourceAnalytics:
             last = msgspec.convert(state.get("last"), FrameRef | None)
         except msgspec.ValidationError as error:
             raise ValueError(f"not a state of a source's analytics: {error}") from error
+        self._outages.restore(state.get("outages"))
         self._tracker.restore(state.get("tracker"))
         for name, rule in self._rules.items():
             rule.restore(rules[name])
@@ -87,6 +132,7 @@ def build(
     *,
     confidence_min: float = 0.5,
     first_track_id: int = 1,
+    model: Model | None = None,
 ) -> SourceAnalytics:
     """The analytics of ``source_id`` for a detector with ``labels``.
 
@@ -100,4 +146,6 @@ def build(
     return SourceAnalytics(
         Tracker(len(labels), start_confidence=confidence_min, first_id=first_track_id),
         {name: plugin.create(config, source_id, labels, named(name)) for name, (plugin, config) in rules.items()},
+        Outages(source_id, named("")),  # no rule has that name
+        model,
     )

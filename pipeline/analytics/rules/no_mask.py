@@ -14,13 +14,13 @@ goes on, and a cool-down still holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from math import sqrt
 from typing import Any, Literal
 
 import msgspec
 from pydantic import Field
 
+from pipeline.analytics.moment import Moment, rfc3339
 from pipeline.errors import ConfigError
 from pipeline.plugins import PluginConfig
 from pipeline.types import Event, FrameRef, Phase, Result, Track
@@ -52,19 +52,12 @@ class Config(PluginConfig):
     cooldown_s: float = Field(default=30.0, ge=0)
 
 
-class _Moment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One instant on both clocks."""
-
-    stream_s: float
-    wall_ns: int
-
-
 class _Episode(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """What its ``end`` needs to say again."""
 
     id: str
     track: int
-    began: _Moment
+    began: Moment
     confidence: float
 
 
@@ -77,8 +70,8 @@ class _Face(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     box: Box
     bare: bool
-    since: _Moment
-    seen: _Moment
+    since: Moment
+    seen: Moment
     confidence: float
     state_s: float = 0.0
     quiet_until_s: float | None = None
@@ -106,7 +99,7 @@ class NoMask:
     def update(self, result: Result) -> list[Event]:
         if not result.detected:
             return []
-        now = _Moment(result.frame.time_s, result.frame.wall_ns)
+        now = Moment.of(result.frame)
         found = [track for track in result.tracks if track.detected]
         present = {track.id for track in found}
         events: list[Event] = []
@@ -134,7 +127,7 @@ class NoMask:
         except msgspec.ValidationError as error:
             raise ValueError(f"not a state of the {KIND} rule: {error}") from error
 
-    def _arrive(self, track: Track, now: _Moment, present: set[int]) -> _Face:
+    def _arrive(self, track: Track, now: Moment, present: set[int]) -> _Face:
         """A track not seen before: a new face, or one that was lost a moment ago and takes up what that one had."""
         face = _Face(track.xyxy, self._is_bare(track), now, now, track.confidence)
         for old_id, old in self._state.faces.items():
@@ -148,7 +141,7 @@ class NoMask:
         self._state.faces[track.id] = face
         return face
 
-    def _see(self, face: _Face, track: Track, now: _Moment) -> None:
+    def _see(self, face: _Face, track: Track, now: Moment) -> None:
         """Takes in that the face was found now."""
         unseen_s = now.stream_s - face.seen.stream_s
         bare = self._is_bare(track)
@@ -160,7 +153,7 @@ class NoMask:
             face.confidence = max(face.confidence, track.confidence)
         face.box, face.seen = track.xyxy, now
 
-    def _judge(self, face: _Face, track_id: int, now: _Moment) -> list[Event]:
+    def _judge(self, face: _Face, track_id: int, now: Moment) -> list[Event]:
         """Opens or ends the face's episode where its state has lasted long enough."""
         if face.episode is None:
             if face.bare and face.state_s >= self._config.confirm_s and not self._is_quiet(face, now.stream_s):
@@ -176,7 +169,7 @@ class NoMask:
         face.episode = episode
         return self._event(episode, "new", stream_s)
 
-    def _end(self, face: _Face, end: _Moment, stream_s: float, reason: str) -> Event:
+    def _end(self, face: _Face, end: Moment, stream_s: float, reason: str) -> Event:
         episode = face.episode
         assert episode is not None
         face.episode = None
@@ -184,7 +177,7 @@ class NoMask:
         return self._event(episode, "end", stream_s, end, reason)
 
     def _event(
-        self, episode: _Episode, phase: Phase, stream_s: float, end: _Moment | None = None, reason: str | None = None
+        self, episode: _Episode, phase: Phase, stream_s: float, end: Moment | None = None, reason: str | None = None
     ) -> Event:
         return Event(
             id=episode.id,
@@ -192,8 +185,8 @@ class NoMask:
             kind=KIND,
             source=self._source_id,
             track=episode.track,
-            t_start=_rfc3339(episode.began.wall_ns),
-            t_end=None if end is None else _rfc3339(end.wall_ns),
+            t_start=rfc3339(episode.began.wall_ns),
+            t_end=None if end is None else rfc3339(end.wall_ns),
             stream_s=stream_s,
             confidence=episode.confidence,
             reason=reason,
@@ -227,12 +220,6 @@ def _about_same_place(a: Box, b: Box) -> bool:
     reach = RETURN_DISTANCE * max(size_a, size_b)
     near = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4 <= reach**2
     return near and max(size_a, size_b) <= RETURN_SIZE_RATIO * min(size_a, size_b)
-
-
-def _rfc3339(wall_ns: int) -> str:
-    """UTC with milliseconds."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=wall_ns // 1_000_000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def create(config: Config, source_id: str, labels: Sequence[str], id_factory: IdFactory) -> NoMask:
