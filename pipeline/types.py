@@ -22,7 +22,7 @@ PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 """What is taken for a picture in a folder: FFmpeg and OpenCV read them all."""
 SourceState = Literal["connecting", "live", "stalled", "backing_off", "ended"]
 """How a live source stands. stalled: connected, but nothing has come for the read deadline. backing_off: lost, and
-waiting for the next attempt. ended: asked to stop. A file is ``live`` from its first frame to its end."""
+waiting for the next attempt. ended: asked to stop. Files have no state."""
 SourceReason = Literal[
     "", "refused", "unreachable", "unauthorised", "no such stream", "timeout", "decode", "ended", "no device",
     "packet_loss", "not video", "failed",
@@ -207,6 +207,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     number: tells the updates of one episode apart (1, 2, …); those about evidence count from ``EVIDENCE_NUMBERS``.
     zone: in which the rule looked. faces: found there at this phase. share: of them without a mask, where a rule
     looks at many. model, model_sha256: which network in which file said so. evidence: what is ready by this update.
+    lost: of kind ``events_lost``, how many events there was no room for.
     """
 
     id: str
@@ -228,6 +229,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     model: str | None = None
     model_sha256: str | None = None
     evidence: tuple[Evidence, ...] = ()
+    lost: int | None = None
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

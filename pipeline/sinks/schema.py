@@ -56,6 +56,7 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str | None, Meta(description="the network that said so")] = None
     model_sha256: Annotated[_Sha256 | None, Meta(description="of its file")] = None
     evidence: Annotated[tuple[EvidenceRecord, ...], Meta(description="files that became ready by this update")] = ()
+    lost: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="of kind events_lost: so many")] = None
 
 
 def to_json(event: Event, *, log_id: str, seq: int) -> dict[str, Any]:

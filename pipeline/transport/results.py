@@ -27,6 +27,8 @@ from pipeline.types import SKIP_CAUSES, Event, Result
 
 RESULTS, RESULT_BYTES = 256, 32 << 10
 OUTBOX, EVENT_BYTES = 1024, 2 << 10
+EVENTS_WAITING = 10_240
+"""So many events of all sources together find room while nobody takes them; of each at least ``OUTBOX``."""
 STATE_BYTES = 256 << 10
 LATENCY_BUCKETS = 512
 LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
@@ -38,7 +40,7 @@ _FIGURES = 8
 mask, without, episodes; then frames skipped by cause."""
 _CHANGES, _DETECTED, _FACES_MASK, _FACES_NO_MASK, _EPISODES, _SKIPPED = range(_FIGURES, _FIGURES + 6)
 _FIGURES_END = _SKIPPED + len(SKIP_CAUSES)
-_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS, _COMMITS = 32, 33, 34, 35, 36
+_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS, _COMMITS, _OUTBOX = 32, 33, 34, 35, 36, 37
 _LATENCY = 64
 _RECORDS_BYTE = 8192
 _HEADER = 2 * WORD  # number and length before every record
@@ -52,12 +54,16 @@ class ResultLog:
         self._shared = shared
         self._words = shared.words
         self._outbox_byte = _RECORDS_BYTE + RESULTS * RESULT_BYTES
-        self._state_byte = self._outbox_byte + OUTBOX * EVENT_BYTES
+        self._outbox = int(self._words[_OUTBOX])
+        self._state_byte = self._outbox_byte + self._outbox * EVENT_BYTES
 
     @classmethod
-    def create(cls, directory: Path, source_id: str) -> ResultLog:
-        nbytes = _RECORDS_BYTE + RESULTS * RESULT_BYTES + OUTBOX * EVENT_BYTES + 2 * STATE_BYTES
-        return cls(SharedFile.create(directory / f"{source_id}.results", nbytes))
+    def create(cls, directory: Path, source_id: str, outbox: int = OUTBOX) -> ResultLog:
+        """outbox: how many events find room until somebody takes them."""
+        nbytes = _RECORDS_BYTE + RESULTS * RESULT_BYTES + outbox * EVENT_BYTES + 2 * STATE_BYTES
+        shared = SharedFile.create(directory / f"{source_id}.results", nbytes)
+        shared.words[_OUTBOX] = outbox
+        return cls(shared)
 
     @classmethod
     def attach(cls, directory: Path, source_id: str) -> ResultLog:
@@ -124,7 +130,7 @@ class ResultLog:
         """Writes behind the committed events without counting them; returns the count that would include them."""
         first = self.events_published
         for number, event in enumerate(events, first):
-            self._put(self._outbox_byte + (number % OUTBOX) * EVENT_BYTES, EVENT_BYTES, number, wire.encode(event))
+            self._put(self._outbox_byte + (number % self._outbox) * EVENT_BYTES, EVENT_BYTES, number, wire.encode(event))
         return first + len(events)
 
     def resume(self) -> Any:
@@ -153,7 +159,7 @@ class ResultLog:
 
     def has_room(self, events: int = 64) -> bool:
         """Whether that many more events fit into the outbox without losing one."""
-        return bool(self._words[_EVENTS_DETACHED]) or self.events_published - self.events_taken + events <= OUTBOX
+        return bool(self._words[_EVENTS_DETACHED]) or self.events_published - self.events_taken + events <= self._outbox
 
     def detach_events(self) -> None:
         """Nobody takes events from here (any more): they are counted, and the oldest are overwritten."""
@@ -219,7 +225,7 @@ class ResultLog:
 
     def event(self, number: int) -> Event:
         """Event ``number`` of this source's outbox; raises ``FrameExpired`` when it has been overwritten."""
-        raw = self._get(self._outbox_byte + (number % OUTBOX) * EVENT_BYTES, number)
+        raw = self._get(self._outbox_byte + (number % self._outbox) * EVENT_BYTES, number)
         if raw is None:
             raise FrameExpired(f"{self._shared.path.name}: event {number} is gone")
         return wire.decode_event(raw)
