@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
 from pipeline.refusals import VARIABLE, explain, refuse, shown
 
 DEFAULT_MODEL = "aizoo-260"
-RESERVED = ("detect", "zones", "schedule", "workers")
+RESERVED = ("zones", "schedule")
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,6 +45,41 @@ class DetectorSpec(_Spec):
     in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
 
 
+class DetectSpec(_Spec):
+    """How often and where the detector looks; frames in between are carried by the tracker.
+
+    max_fps: looks a second at each source; by default every frame. region: x0, y0, x1, y1 in fractions of the frame.
+    tiles: ``auto`` or columns x rows, each looked at on its own, for faces that are small in the frame. overlap: of
+    neighbouring tiles, as a share of a tile's side. motion: ``gate`` leaves out looks at live scenes that stand still.
+    """
+
+    max_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    region: tuple[Share, Share, Share, Share] = (0, 0, 1, 1)
+    tiles: str = "1x1"
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    motion: Literal["off", "gate"] = "off"
+
+    @field_validator("region")
+    @classmethod
+    def _not_empty(cls, region: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        x0, y0, x1, y1 = region
+        if x0 >= x1 or y0 >= y1:
+            raise ValueError(f"{list(region)} is empty; it is [x0, y0, x1, y1], from the upper left to the lower right")
+        return region
+
+    @field_validator("tiles", mode="before")
+    @classmethod
+    def _known(cls, tiles: Any) -> Any:
+        if not re.fullmatch(r"auto|[1-8]x[1-8]", str(tiles)):
+            raise ValueError(f"{tiles!r} is neither auto nor columns x rows up to 8x8, such as 2x1")
+        return tiles
+
+    @field_validator("motion", mode="before")
+    @classmethod
+    def _as_written(cls, motion: Any) -> Any:
+        return "off" if motion is False else motion  # YAML takes off for no
+
+
 class EncoderSpec(_Spec):
     """How annotated video is encoded, once for all sinks of a source.
 
@@ -64,7 +99,21 @@ class PipelineSpec(_Spec):
     detector: Id
     rules: list[Id] = []
     sinks: list[Id] = []
+    detect: DetectSpec = DetectSpec()
     encode: EncoderSpec = EncoderSpec()
+
+
+class EventsSpec(_Spec):
+    """The event log of the site.
+
+    directory: holds a folder for each site; by default the user's state directory. retention_days: older events are
+    removed; 0: the log ends with the run. durability: what is told survives the death of any process (``normal``), or a
+    power failure as well (``full``: every event is synced to the disk before it is sent).
+    """
+
+    directory: Path | None = None
+    retention_days: Annotated[float, Field(ge=0, le=36500)] = 30
+    durability: Literal["normal", "full"] = "normal"
 
 
 class _File(_Spec):
@@ -75,6 +124,7 @@ class _File(_Spec):
     rules: dict[Id, dict[str, Any]] = {}
     sinks: dict[Id, dict[str, Any]] = {}
     pipelines: Annotated[dict[Id, PipelineSpec], Field(min_length=1)]
+    events: EventsSpec = EventsSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +155,7 @@ class Site:
     pipelines: Mapping[str, PipelineSpec]
     values: Mapping[str, Any] = field(repr=False)
     origin: str
+    events: EventsSpec = EventsSpec()
 
     def pipeline_of(self, source_id: str) -> str:
         """The name of the one pipeline that looks at this source."""
@@ -172,7 +223,7 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
             backends[name] = part
     _check_wiring(file, errors)
     refuse(errors, origin, raw)
-    site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin)
+    site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin, file.events)
     _check_claims(site, errors)
     refuse(errors, origin, raw)
     return site

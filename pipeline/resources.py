@@ -36,6 +36,13 @@ def user_models_dir() -> Path:
     return base / "facemask-pipeline" / "models"
 
 
+def user_state_dir() -> Path:
+    """Where what outlives a run is kept by default, a folder a site (XDG base directory specification); not made here."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "facemask-pipeline"
+
+
 def named_models_dir(models_dir: Path | None = None) -> Path | None:
     """The folder that the user names for weights: ``models_dir``, else the environment's, else ``None``."""
     if models_dir is not None:

@@ -209,6 +209,7 @@ class Program:
             ENVIRONMENT: str(self.run_base),
             resources.MODELS_ENV: str(self.models_dir),
             "XDG_CACHE_HOME": str(self.cwd),
+            "XDG_STATE_HOME": str(self.cwd / "state"),
         }
         return {**os.environ, **own}
 
