@@ -1,0 +1,224 @@
+"""Where in a frame a detector looks: a region, cut into overlapping tiles, and one list of faces out of all of them.
+
+A network sees a picture squashed to its input, so a face that is small in the frame is too small there. In a tile it is
+larger. Tiles overlap, so that a face no larger than the overlap is whole in one of them at least; what is larger is
+found in the whole region, which is looked at as well. Views are cut from a frame's planes without copying them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.inference.detector import Detector
+from pipeline.inference.model_card import ModelCard
+from pipeline.inference.ssd import Suppression, suppress
+from pipeline.types import I420, Detections, Layout
+
+AUTO_FACE_PX = 40.0
+"""``tiles: auto`` cuts until faces of this height can be found."""
+AUTO_TILES_MAX = 9
+FACE_ASPECT = 0.8
+"""Width of a face in heights, for telling sizes."""
+_EDGE_SHARE, _EDGE_MIN_PX = 0.01, 2.0
+"""A box that comes so near to a tile's inner edge may be of a face that goes on behind it."""
+_INSIDE_MIN = 0.5
+"""A cut box of which so much lies in a whole one is a part of that face."""
+
+Region = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a frame in its pixels; the left and upper edge are even, because chroma has half the resolution."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    def of(self, image: I420) -> I420:
+        """The pixels of this part of ``image``, as views on its planes."""
+        layout = image.layout
+        rows, columns = slice(self.y0, self.y1), slice(self.x0, self.x1)
+        half_rows, half_columns = slice(self.y0 // 2, (self.y1 + 1) // 2), slice(self.x0 // 2, (self.x1 + 1) // 2)
+        part = Layout(self.width, self.height, layout.matrix, layout.full_range, layout.sample_aspect)
+        return I420(image.y[rows, columns], image.u[half_rows, half_columns], image.v[half_rows, half_columns], part)
+
+
+def whole(width: int, height: int, region: Region) -> View:
+    """The region, in fractions of the frame, as pixels of a frame of that size; never empty."""
+    x0, y0 = (min(_even(share * side), _even(side - 1)) for share, side in ((region[0], width), (region[1], height)))
+    x1, y1 = max(round(region[2] * width), x0 + 1), max(round(region[3] * height), y0 + 1)
+    return View(x0, y0, min(x1, width), min(y1, height))
+
+
+def tiles(view: View, columns: int, rows: int, overlap: float) -> list[View]:
+    """``columns`` x ``rows`` parts of one size that cover ``view``, by rows; neighbours share ``overlap`` of a side."""
+    across = _spans(view.x0, view.x1, columns, overlap)
+    down = _spans(view.y0, view.y1, rows, overlap)
+    return list(dict.fromkeys(View(x0, y0, x1, y1) for y0, y1 in down for x0, x1 in across))
+
+
+def _spans(start: int, end: int, count: int, overlap: float) -> list[tuple[int, int]]:
+    length = end - start
+    side = min(2 * math.ceil(length / (count - (count - 1) * overlap) / 2), length)
+    firsts = [start + _even(i * (length - side) / max(count - 1, 1)) for i in range(count)]
+    return [(first, first + side) for first in firsts[:-1]] + [(_even(end - side), end)]
+
+
+def _even(value: float) -> int:
+    return 2 * math.floor(value / 2)
+
+
+def smallest_face(card: ModelCard, view: View) -> tuple[int, int]:
+    """(width, height) in pixels of the frame: the smallest face that the model finds about half of in ``view``.
+
+    The smallest anchor and a face share half of their union there, which is how SSD decides in training which anchor
+    learns a face (Liu et al. 2016, section 2.2).
+    """
+    size = card.input
+    shares = [w * h for m in card.head.maps for w, h in m.anchors_wh(size.width, size.height)]
+    area = 0.5 * min(shares) * view.width * view.height
+    height = math.sqrt(area / FACE_ASPECT)
+    return math.ceil(FACE_ASPECT * height), math.ceil(height)
+
+
+def auto_grid(card: ModelCard, view: View, overlap: float) -> tuple[int, int]:
+    """(columns, rows): as few tiles as bring faces of ``AUTO_FACE_PX`` within the model's reach, at most nine."""
+    grids = [(c, r) for c in range(1, AUTO_TILES_MAX + 1) for r in range(1, AUTO_TILES_MAX + 1)]
+    grids = [(c, r) for c, r in grids if c * r <= AUTO_TILES_MAX]
+
+    def height(grid: tuple[int, int]) -> int:
+        return smallest_face(card, tiles(view, *grid, overlap)[0])[1]
+
+    def squareness(grid: tuple[int, int]) -> float:
+        first = tiles(view, *grid, overlap)[0]
+        return abs(math.log(first.width / first.height))
+
+    enough = [grid for grid in grids if height(grid) <= AUTO_FACE_PX]
+    if enough:
+        return min(enough, key=lambda grid: (grid[0] * grid[1], squareness(grid)))
+    return min(grids, key=lambda grid: (height(grid), squareness(grid)))
+
+
+def grid_of(text: str) -> tuple[int, int] | None:
+    """``2x1`` → (2, 1); None for ``auto``."""
+    columns, x, rows = text.partition("x")
+    return (int(columns), int(rows)) if x else None
+
+
+class Looking(Protocol):
+    """What the inference stage needs of a detector."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def detect_i420(self, image: I420) -> Detections: ...
+
+    def close(self) -> None: ...
+
+
+class ViewingDetector:
+    """A detector that looks at one part of each frame, in tiles. Several threads may use one.
+
+    region: x0, y0, x1, y1 in fractions of the frame. tiles: ``auto`` or columns x rows such as ``2x1``. overlap: of
+    neighbours, as a share of a tile's side.
+    """
+
+    def __init__(self, detector: Detector, region: Region, tiles: str, overlap: float) -> None:
+        self._detector = detector
+        self._region = region
+        self._grid = grid_of(tiles)
+        self._overlap = overlap
+        self._views: dict[tuple[int, int], list[View]] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label of each class id, as the card gives them."""
+        return self._detector.labels
+
+    def views(self, width: int, height: int) -> list[View]:
+        """What is looked at in a frame of that size: the whole region, then its tiles where there are several."""
+        known = self._views.get((width, height))
+        if known is None:
+            region = whole(width, height, self._region)
+            columns, rows = self._grid or auto_grid(self._detector.card, region, self._overlap)
+            parts = tiles(region, columns, rows, self._overlap) if columns * rows > 1 else []
+            known = self._views[width, height] = list(dict.fromkeys([region, *parts]))
+        return known
+
+    def smallest_face(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels of a frame of that size, see ``smallest_face``."""
+        return smallest_face(self._detector.card, self.views(width, height)[-1])
+
+    def detect_i420(self, image: I420) -> Detections:
+        """Faces in a video frame, best first, in its pixels; the planes are only read during the call."""
+        views = self.views(image.layout.width, image.layout.height)
+        found = [self._detector.detect_i420(view.of(image)) for view in views]
+        return merge(views, found, self._detector.suppression)
+
+    def close(self) -> None:
+        """Frees the network's memory; safe twice."""
+        self._detector.close()
+
+
+def merge(views: Sequence[View], found: Sequence[Detections], suppression: Suppression) -> Detections:
+    """One list of faces in pixels of the frame out of what was found in each view, the first of which is the region.
+
+    A face on a tile's edge is seen in part there: such a box goes where a whole one covers it.
+    """
+    xyxy = np.concatenate([d.xyxy + _corner(view) for view, d in zip(views, found, strict=True)])
+    confidence = np.concatenate([d.confidence for d in found])
+    class_id = np.concatenate([d.class_id for d in found])
+    if len(views) > 1 and len(xyxy):
+        cut = np.concatenate([_cut(d.xyxy, view, views[0]) for view, d in zip(views, found, strict=True)])
+        parts = cut & (_inside(xyxy, xyxy[~cut]) > _INSIDE_MIN)
+        order = np.argsort(-confidence, kind="stable")
+        order = order[~parts[order]]
+        order = order[suppress(xyxy[order], class_id[order], suppression)]
+        xyxy, confidence, class_id = xyxy[order], confidence[order], class_id[order]
+    return Detections(xyxy, confidence, class_id)
+
+
+def _corner(view: View) -> NDArray[np.float32]:
+    return np.array([view.x0, view.y0, view.x0, view.y0], np.float32)
+
+
+def _cut(xyxy: NDArray[np.float32], view: View, region: View) -> NDArray[np.bool_]:
+    """Which boxes (n, 4), in pixels of ``view``, touch an edge of it behind which the region goes on."""
+    near = [max(_EDGE_SHARE * side, _EDGE_MIN_PX) for side in (view.width, view.height)]
+    cut = np.zeros(len(xyxy), np.bool_)
+    if view.x0 > region.x0:
+        cut |= xyxy[:, 0] < near[0]
+    if view.y0 > region.y0:
+        cut |= xyxy[:, 1] < near[1]
+    if view.x1 < region.x1:
+        cut |= xyxy[:, 2] > view.width - near[0]
+    if view.y1 < region.y1:
+        cut |= xyxy[:, 3] > view.height - near[1]
+    return cut
+
+
+def _inside(xyxy: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,): the largest share of each box (n, 4) that lies in one of ``others`` (m, 4)."""
+    if not len(others):
+        return np.zeros(len(xyxy), np.float32)
+    width = np.minimum(xyxy[:, None, 2], others[:, 2]) - np.maximum(xyxy[:, None, 0], others[:, 0])
+    height = np.minimum(xyxy[:, None, 3], others[:, 3]) - np.maximum(xyxy[:, None, 1], others[:, 1])
+    area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    return np.asarray((shared / area[:, None]).max(axis=1), np.float32)
