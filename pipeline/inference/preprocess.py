@@ -1,9 +1,9 @@
 """Pictures to the network's input tensor; the only place that knows the input's size.
 
 Video goes straight from its planes: each plane is averaged down to the input's size on its own, and only the small
-planes are converted to RGB, so no step but the averaging ever touches a whole frame. The averaging is swscale's
-``AREA``: exact up to rounding, and several times faster here than ``cv2.resize(INTER_AREA)``, whose fast path needs
-whole-number factors.
+planes become RGB (of 8 bits, which is what networks learn from), so no step but the averaging ever touches a whole
+frame. The averaging is swscale's ``AREA``: exact up to rounding, and several times faster here than
+``cv2.resize(INTER_AREA)``, whose fast path needs whole-number factors.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt2020": (0.2627, 0.0593),
 }
 """Kr and Kb of each matrix (ITU-R BT.601, BT.709, BT.2020)."""
+
+_GREEN_SCALE = 1.25
+"""Chroma changes green by up to 158 levels either way (BT.601, limited range); a byte has room for 127 of these."""
 
 _SCALERS_MAX = 8  # a scaler holds its tables for one size; sources of more sizes than this make new ones
 _SWSCALE_SIDE_MIN = 16  # below it swscale's filters are longer than a row
@@ -64,26 +67,23 @@ class Preprocessor:
     def __init__(self, spec: InputSpec, resize: Resize = "area") -> None:
         self._spec = spec
         self._resize = resize
-        self._mean = np.array(spec.mean, np.float64)
-        self._std = np.array(spec.std, np.float64)
+        self._scale = np.array([[[1 / std]] for std in spec.std], np.float32)
+        self._offset = np.array([[[mean / std]] for mean, std in zip(spec.mean, spec.std, strict=True)], np.float32)
         self._local = threading.local()
-        self._conversions: dict[tuple[Matrix, bool], ToRgb] = {}
+        self._conversions: dict[tuple[Matrix, bool], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
     def from_i420(self, image: I420) -> NDArray[np.float32]:
-        """(1, 3, height, width) float32 from a video frame; RGB is limited to 0..255 before it is scaled."""
+        """(1, 3, height, width) float32 from a video frame, by way of 8-bit RGB."""
         scratch = self._scratch()
-        for plane, small in zip((image.y, image.u, image.v), scratch.planes, strict=True):
-            np.copyto(small, self._shrink(plane, scratch))
-        y, u, v = scratch.planes
-        conversion = self._conversion(image.layout)
-        gain, offset = conversion.gain, conversion.offset
-        red, green, blue = scratch.tensor[0]
+        y, u, v = (self._shrink(plane, scratch) for plane in (image.y, image.u, image.v))
+        gain, offset = self._conversion(image.layout)
+        red, green, blue = scratch.rgb
         cv2.addWeighted(y, gain[0, 0], v, gain[0, 2], offset[0], dst=red)
-        cv2.addWeighted(y, gain[1, 0], u, gain[1, 1], offset[1], dst=green)
-        cv2.scaleAdd(v, gain[1, 2], green, dst=green)
         cv2.addWeighted(y, gain[2, 0], u, gain[2, 1], offset[2], dst=blue)
-        self._limit(scratch.tensor[0])
-        return scratch.tensor
+        # what chroma adds to green, as 8 bits of its own: halfway up, and scaled so that it always fits
+        cv2.addWeighted(u, gain[1, 1] / _GREEN_SCALE, v, gain[1, 2] / _GREEN_SCALE, offset[3], dst=green)
+        cv2.addWeighted(y, gain[1, 0], green, _GREEN_SCALE, offset[1], dst=green)
+        return self._scaled(scratch.rgb, scratch)
 
     def from_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(1, 3, height, width) float32 from a picture of (h, w, 3) uint8 RGB."""
@@ -93,12 +93,13 @@ class Preprocessor:
         shrinks = image.shape[0] >= spec.height and image.shape[1] >= spec.width
         how = cv2.INTER_AREA if self._resize == "area" and shrinks else cv2.INTER_LINEAR
         small = cv2.resize(image, (spec.width, spec.height), interpolation=how)
-        for channel in range(3):
-            scale = 1 / self._std[channel]
-            cv2.addWeighted(
-                small[..., channel], scale, small[..., channel], 0, -self._mean[channel] * scale,
-                dst=scratch.tensor[0, channel], dtype=cv2.CV_32F,
-            )  # fmt: skip
+        return self._scaled(small.transpose(2, 0, 1), scratch)
+
+    def _scaled(self, rgb: NDArray[np.uint8], scratch: _Scratch) -> NDArray[np.float32]:
+        """(3, height, width) uint8 → the tensor of the card's mean and std."""
+        np.multiply(rgb, self._scale, out=scratch.tensor[0])
+        if self._offset.any():
+            np.subtract(scratch.tensor[0], self._offset, out=scratch.tensor[0])
         return scratch.tensor
 
     def to_source(self, xyxy: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -128,24 +129,17 @@ class Preprocessor:
         small = rows.reshape(spec.height, out.line_size)[:, : spec.width]
         return np.asarray(small, np.uint8)
 
-    def _conversion(self, layout: Layout) -> ToRgb:
-        """Planes to scaled tensor values in one step: matrix, range, mean and std together."""
+    def _conversion(self, layout: Layout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Gain (3, 3) of Y, U, V in R, G, B, and four offsets: of R, G, B, and of what chroma adds to green."""
         key = (layout.matrix, layout.full_range)
         known = self._conversions.get(key)
         if known is None:
             rgb = to_rgb(layout.matrix, layout.full_range)
-            known = ToRgb(rgb.gain / self._std[:, None], (rgb.offset - self._mean) / self._std)
-            self._conversions[key] = known
+            middle = 128 - 128 * (rgb.gain[1, 1] + rgb.gain[1, 2]) / _GREEN_SCALE
+            red, green, blue = rgb.offset
+            offset = np.array([red, green - _GREEN_SCALE * middle, blue, middle])
+            known = self._conversions[key] = rgb.gain, offset
         return known
-
-    def _limit(self, channels: NDArray[np.float32]) -> None:
-        """Limits each channel of (3, h, w) to what 0..255 is scaled to, in place."""
-        for channel, mean, std in zip(channels, self._mean, self._std, strict=True):
-            cv2.threshold(channel, (255 - mean) / std, 0, cv2.THRESH_TRUNC, dst=channel)
-            if mean == 0:
-                cv2.threshold(channel, 0, 0, cv2.THRESH_TOZERO, dst=channel)
-            else:
-                np.maximum(channel, np.float32(-mean / std), out=channel)
 
     def _scratch(self) -> _Scratch:
         scratch: _Scratch | None = getattr(self._local, "scratch", None)
@@ -155,10 +149,10 @@ class Preprocessor:
 
 
 class _Scratch:
-    """What one thread works in: the small planes, the tensor, and a scaler for each size it has met lately."""
+    """What one thread works in: the small picture, the tensor, and a scaler for each size it has met lately."""
 
     def __init__(self, spec: InputSpec) -> None:
-        self.planes = np.empty((3, spec.height, spec.width), np.float32)
+        self.rgb = np.empty((3, spec.height, spec.width), np.uint8)
         self.tensor = np.empty((1, 3, spec.height, spec.width), np.float32)
         self._scalers: OrderedDict[tuple[Any, ...], VideoReformatter] = OrderedDict()
 
