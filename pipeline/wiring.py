@@ -2,7 +2,7 @@
 
 A site becomes these stages, from the sinks to the captures:
 
-``events``               one, where any event sink is configured
+``events``               one, where events are kept or any event sink is configured
 ``annotator/<source>``   one for each source with a packet sink
 ``inference/<pipeline>`` one for each pipeline
 ``capture/<source>``     one for each source
@@ -17,18 +17,21 @@ from typing import Any
 
 import zmq
 
+from pipeline import resources
 from pipeline.config import Part, PipelineSpec, Site
 from pipeline.errors import StartupError
 from pipeline.stage import Stage
 from pipeline.transport import shared
 from pipeline.transport.channel import Bell, BellListener, ipc
 from pipeline.transport.head import LOSSLESS, Head
-from pipeline.transport.results import ResultLog
+from pipeline.transport.results import EVENTS_WAITING, OUTBOX, ResultLog
 from pipeline.transport.ring import Reader
 from pipeline.types import Layout
 
 HEALTH_SOCKET = "health"
 EVENT_LOG = "events.sqlite"
+LOGGED = ("events", "log")
+"""The bell that says that the event log has something new."""
 INFERENCE, ANNOTATOR = "inference", "annotator"
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -78,6 +81,8 @@ def _sinks(site: Site, pipeline: PipelineSpec, accepts: str) -> dict[str, Part]:
 def stages(site: Site) -> list[StageSpec]:
     """The stages of a site, sinks first."""
     events = [source for p in site.pipelines.values() if _sinks(site, p, "events") for source in p.sources]
+    if site.events.retention_days:
+        events = list(site.sources)
     specs = [StageSpec("events", tuple(events))] if events else []
     for pipeline in site.pipelines.values():
         if _sinks(site, pipeline, "packets"):
@@ -96,7 +101,6 @@ def check(site: Site, models_dir: Path | None) -> None:
     Raises ``ConfigError`` for a model without a card or without that runtime, ``StartupError`` for missing weights
     and for a processor whose memory order this program does not know.
     """
-    from pipeline import resources
     from pipeline.inference import weights
     from pipeline.inference.model_card import read_card
 
@@ -120,7 +124,7 @@ def prepare(site: Site, run_dir: Path) -> None:
         if f"{ANNOTATOR}/{source}" in names:
             readers.append((ANNOTATOR, LOSSLESS))
         Head.create(run_dir, source, readers).close()
-        results = ResultLog.create(run_dir, source)
+        results = ResultLog.create(run_dir, source, max(OUTBOX, -(-EVENTS_WAITING // len(site.sources))))
         if not any(spec.name == "events" and source in spec.sources for spec in specs):
             results.detach_events()
         results.close()
@@ -142,19 +146,23 @@ def build(site: Site, name: str, place: Place) -> Stage:
 
 
 def _capture(site: Site, source_id: str, place: Place) -> Stage:
+    from pipeline.capture.live_stage import LiveCaptureStage
     from pipeline.capture.stage import CaptureStage
 
     part = site.sources[source_id]
     source = part.plugin.create(part.config, source_id)
-    bell = place.bell(source_id, "frame")
-    return CaptureStage(f"capture/{source_id}", source, Head.attach(place.run_dir, source_id), bell)
+    stage = LiveCaptureStage if source.pacing == "live" else CaptureStage
+    head, bell = Head.attach(place.run_dir, source_id), place.bell(source_id, "frame")
+    return stage(f"capture/{source_id}", source, head, bell)
 
 
 def _inference(site: Site, name: str, place: Place) -> Stage:
     from pipeline.analytics import source as analytics
-    from pipeline.inference.detector import Detector, build_detector
+    from pipeline.inference.detector import build_detector
     from pipeline.inference.lane import Lane
+    from pipeline.inference.schedule import Pace, StillScene
     from pipeline.inference.stage import InferenceStage
+    from pipeline.inference.views import ViewingDetector
     from pipeline.ulid import id_factory
 
     pipeline = site.pipelines[name]
@@ -174,10 +182,12 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
             place.listener(source_id, "frame"),
             place.bell(source_id, "result"),
             place.bell(source_id, "event"),
+            Pace(pipeline.detect.max_fps),
+            StillScene(pipeline.detect.region) if pipeline.detect.motion == "gate" else None,
         )
 
-    def create_detector() -> Detector:
-        return build_detector(
+    def create_detector() -> ViewingDetector:
+        detector = build_detector(
             spec.model,
             backend.kind,
             backend.config.model_dump(),
@@ -186,6 +196,7 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
             nms=spec.nms,
             models_dir=place.models_dir,
         )
+        return ViewingDetector(detector, pipeline.detect.region, pipeline.detect.tiles, pipeline.detect.overlap)
 
     lanes = [lane(source) for source in pipeline.sources]
     return InferenceStage(f"{INFERENCE}/{name}", lanes, create_detector, in_flight=spec.in_flight or processors())
@@ -222,31 +233,56 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
 
 def _labels(site: Site, pipeline: PipelineSpec, models_dir: Path | None) -> tuple[str, ...]:
     """What the pipeline's model calls its classes; raises ``ConfigError`` where there is no such model."""
-    from pipeline import resources
     from pipeline.inference.model_card import read_card
 
     return read_card(resources.card_path(site.detectors[pipeline.detector].model, models_dir)).labels
 
 
+def event_log_path(site: Site, run_dir: Path) -> Path:
+    """Where the site's event log lies: with the run, or where it outlives it."""
+    if not site.events.retention_days:
+        return run_dir / EVENT_LOG
+    return (site.events.directory or resources.user_state_dir()) / site.name / EVENT_LOG
+
+
 def _events(site: Site, place: Place) -> Stage:
+    from pipeline.sinks.delivery import Delivery
     from pipeline.sinks.event_log import EventLog
-    from pipeline.sinks.events_stage import EventsStage, Inlet, Outlet
+    from pipeline.sinks.events_stage import EventsStage, OutboxInlet
     from pipeline.sinks.sink import SinkContext
 
+    path = event_log_path(site, place.run_dir)
     sources: dict[str, set[str]] = {}
     for pipeline in site.pipelines.values():
         for name in _sinks(site, pipeline, "events"):
             sources.setdefault(name, set()).update(pipeline.sources)
-    outlets = []
-    for name, its_sources in sources.items():
-        context = SinkContext(name, place.run_id, place.state_dir(name), restarted=place.restarted)
-        part = site.sinks[name]
-        outlets.append(Outlet(name, part.plugin.create(part.config, context), frozenset(its_sources)))
-    inlets = {
-        source: Inlet(ResultLog.attach(place.run_dir, source), place.listener(source, "event"))
-        for source in sorted(set().union(*sources.values()))
-    }
-    return EventsStage("events", inlets, outlets, lambda: EventLog(place.run_dir / EVENT_LOG))
+    deliveries = []
+    for name, its in sources.items():
+        context = SinkContext(
+            name,
+            place.run_id,
+            place.state_dir(name),
+            restarted=place.restarted,
+            site=site.name,
+            sources=tuple(sorted(its)),
+            event_log=path,
+        )
+        sink = site.sinks[name].plugin.create(site.sinks[name].config, context)
+        deliveries.append(Delivery(name, sink, frozenset(its), path.parent / "cursors" / name))
+    [spec] = [spec for spec in stages(site) if spec.name == "events"]
+    inlets = [
+        OutboxInlet(source, ResultLog.attach(place.run_dir, source), place.listener(source, "event"))
+        for source in sorted(spec.sources)
+    ]
+    kept_s = site.events.retention_days * 86400
+    return EventsStage(
+        "events",
+        inlets,
+        deliveries,
+        lambda: EventLog(path, place.run_id, sync_every_event=site.events.durability == "full"),
+        retention_s=kept_s or None,
+        bell=place.bell(*LOGGED),
+    )
 
 
 def processors() -> int:

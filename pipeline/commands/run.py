@@ -118,6 +118,7 @@ def quick_site(options: argparse.Namespace, taken: Collection[int] = ()) -> Site
         "detectors": {"mask": shared.detector_values(options)},
         "rules": {"no_mask": {"kind": "no_mask"}},
         "sinks": sinks,
+        "events": {"retention_days": 0},
         "pipelines": {"quick": {"sources": [name], "detector": "mask", "rules": ["no_mask"], "sinks": list(sinks)}},
     }
     return config.check(values, "command line")

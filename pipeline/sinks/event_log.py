@@ -1,7 +1,7 @@
-"""The one event log of a run: numbers every event, keeps it, and remembers who has had what (SQLite, WAL).
+"""The event log of a site: numbers every event, keeps it, and outlives the runs (SQLite, WAL).
 
-It lies in shared memory, so that what every sink has had is removed, but for the newest events: an event that comes
-again is known by them, and they hold the highest number, so that none is given twice.
+One process writes (``EventLog``, under a lock), any number read (``EventReader``) while it does, and when nobody does.
+Numbers go up by one, are given in the transaction that stores the event, and never come twice, whatever is removed.
 
 How far a source's outbox has been taken is stored in the same transaction as the events from it, so that a process
 killed at any moment neither loses an event nor numbers one twice.
@@ -9,147 +9,214 @@ killed at any moment neither loses an event nor numbers one twice.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from pipeline.errors import ConfigError, RuntimeFailure, StartupError
-from pipeline.sinks.schema import to_json
+from pipeline.errors import ConfigError, Disconnected, RuntimeFailure, StartupError
 from pipeline.types import Event
 from pipeline.ulid import ulid
 
-_VERSION = 1
-_BUSY_TIMEOUT_S = 5.0
-KEPT_EVENTS = 10_000
-PRUNE_EVERY = 1_000
-"""Events: what is no longer needed is removed after so many new ones."""
+FORMAT = 2
+BUSY_TIMEOUT_S = 5.0
+REMOVED_AT_ONCE = 1000
+"""Events that one ``remove`` takes out at most: nobody waits long for it."""
+
+_PASSING = frozenset(
+    [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY]
+)
+"""What a disk says while it is full, away or mounted read-only; the caller tries again."""
 
 _TABLES = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS log (id TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, step TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (id, step)
+CREATE TABLE log (
+    id TEXT NOT NULL, newest INTEGER NOT NULL, logged_ns INTEGER NOT NULL, run TEXT NOT NULL, run_after INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS positions (source TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT;
-PRAGMA user_version = {_VERSION};
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, step TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,
+    logged_ns INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (id, step)
+) STRICT;
+CREATE INDEX logged ON events (logged_ns);
+CREATE TABLE open (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE outboxes (source TEXT PRIMARY KEY, position INTEGER NOT NULL, lost INTEGER NOT NULL) STRICT;
+PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
 
 class EventLog:
-    """Append-only; one process writes, any number may read. Events are handed out in the JSON form of ``schema``."""
+    """The writing end. Everything is one transaction; what raises has changed nothing."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the log.
+    def __init__(
+        self, path: Path, run_id: str, *, sync_every_event: bool = False, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
+        """Opens or makes the log; the folder is made with mode 0700.
 
-        Raises ``ConfigError`` where another kind of file stands there, ``StartupError`` where it cannot be written.
+        With a ``run_id`` that the log does not know yet, the episodes that an earlier run left open end with reason
+        ``restarted``, where they were last heard of. sync_every_event: an event survives a power failure, not only the
+        death of the process. Raises ``ConfigError`` where another kind of file stands there, ``StartupError`` where it
+        cannot be written or another run writes it.
         """
-        self._path = path
-        self._since_pruned = 0
+        self.path = path
+        self._clock_ns = clock_ns
+        self._lock = _lock(path)
+        self._database: sqlite3.Connection | None = None
         try:
-            self._database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            self._database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            self._prepare(self._database, sync_every_event)
+            self._begin_run(self._database, run_id)
         except sqlite3.OperationalError as error:
-            raise StartupError(f"event log {path}: {error}") from error
-        try:
-            self.log_id = self._prepare()
-        except sqlite3.OperationalError as error:
-            self._database.close()
+            self.close()
             raise StartupError(f"event log {path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            self._database.close()
+            self.close()
             raise ConfigError(f"{path} is not an event log: {error}") from error
-        except ConfigError:
-            self._database.close()
+        except BaseException:
+            self.close()
             raise
 
-    def _prepare(self) -> str:
-        database = self._database
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
-            raise ConfigError(f"{self._path} was written by a newer version (its format is {version}, not {_VERSION})")
+    def _prepare(self, database: sqlite3.Connection, sync_every_event: bool) -> None:
+        check_format(database, self.path, made=False)
         database.execute("PRAGMA journal_mode = WAL")
-        # a killed process loses nothing; a power failure may lose the last events, never the order
-        database.execute("PRAGMA synchronous = NORMAL")
-        if version < _VERSION:
+        database.execute(f"PRAGMA synchronous = {'FULL' if sync_every_event else 'NORMAL'}")
+        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
             database.executescript(_TABLES)
         database.execute(
-            "INSERT INTO log SELECT ? WHERE NOT EXISTS (SELECT 1 FROM log)",
+            "INSERT INTO log SELECT ?, 0, 0, '', 0 WHERE NOT EXISTS (SELECT 1 FROM log)",
             (ulid(time.time_ns(), secrets.token_bytes(10)),),
         )
-        return str(database.execute("SELECT id FROM log").fetchone()[0])
+        row = database.execute("SELECT id, newest, logged_ns FROM log").fetchone()
+        self.log_id, self.newest, self._logged_ns = str(row[0]), int(row[1]), int(row[2])
 
-    def append(self, source: str, events: Sequence[Event], *, position: int) -> list[dict[str, Any]]:
-        """Numbers what is new of ``events`` and notes that ``source``'s outbox is taken up to ``position``.
+    def _begin_run(self, database: sqlite3.Connection, run_id: str) -> None:
+        run, self.run_after = database.execute("SELECT run, run_after FROM log").fetchone()
+        if run == run_id:
+            return
+        left = [
+            msgspec.json.decode(body, type=Event) for (body,) in database.execute("SELECT body FROM open ORDER BY seq")
+        ]
+        ends = [
+            msgspec.structs.replace(event, phase="end", t_end=event.t_update or event.t_start, reason="restarted")
+            for event in left
+        ]
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("DELETE FROM outboxes")
+        database.execute("UPDATE log SET run = ?, run_after = newest", (run_id,))
+        self.run_after = self.newest
+        newest = self._insert(database, ends)
+        database.execute("COMMIT")
+        self.newest = newest
 
-        An event that is there already (same id and phase, and for updates the same moment) gets no second number.
-        Returns the new ones. Raises ``RuntimeFailure`` with nothing taken.
+    def append(self, events: Iterable[Event], *, outbox: tuple[str, int, int] | None = None) -> int:
+        """Numbers what is new of ``events`` and stores it; returns how many that are.
+
+        An event that is there already (same id, phase and number) gets no second number. outbox: a source, up to
+        which of its events everything has been taken now, and how many it has lost so far.
+        Raises ``Disconnected`` while there is no room, ``RuntimeFailure`` where trying again is no use.
         """
+        assert self._database is not None
         database = self._database
         try:
             database.execute("BEGIN IMMEDIATE")
             try:
-                numbered = [row for event in events if (row := self._add(event)) is not None]
-                database.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (source, position))
-                due = self._since_pruned + len(numbered) >= PRUNE_EVERY
-                if due:
-                    self._prune()
+                newest = self._insert(database, events)
+                if outbox is not None:
+                    database.execute("INSERT OR REPLACE INTO outboxes VALUES (?, ?, ?)", outbox)
                 database.execute("COMMIT")
-                self._since_pruned = 0 if due else self._since_pruned + len(numbered)
             finally:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise RuntimeFailure(f"event log {self._path}: {error}") from error
-        return numbered
+            raise self._failure(error) from error
+        count, self.newest = newest - self.newest, newest
+        return count
 
-    def _add(self, event: Event) -> dict[str, Any] | None:
-        step = f"update {event.stream_s!r}" if event.phase == "update" else event.phase
-        added = self._database.execute(
-            "INSERT INTO events (id, step, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (event.id, step, msgspec.json.encode(event)),
-        )
-        if not added.rowcount:
-            return None
-        assert added.lastrowid is not None
-        return to_json(event, log_id=self.log_id, seq=added.lastrowid)
+    def _insert(self, database: sqlite3.Connection, events: Iterable[Event]) -> int:
+        """Returns the highest number behind it. A clock that is set back does not go back in the log."""
+        newest, logged_ns = self.newest, max(self._clock_ns(), self._logged_ns)
+        for event in events:
+            body = msgspec.json.encode(event)
+            step = f"update {event.number}" if event.phase == "update" else event.phase
+            added = database.execute(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id, step) DO NOTHING",
+                (newest + 1, event.id, step, event.source, event.kind, logged_ns, body),
+            )
+            if not added.rowcount:
+                continue
+            newest += 1
+            match event.phase:
+                case "new":
+                    database.execute("INSERT OR REPLACE INTO open VALUES (?, ?, ?)", (event.id, newest, body))
+                case "update":
+                    database.execute("UPDATE open SET seq = ?, body = ? WHERE id = ?", (newest, body, event.id))
+                case "end":
+                    database.execute("DELETE FROM open WHERE id = ?", (event.id,))
+        database.execute("UPDATE log SET newest = ?, logged_ns = ?", (newest, logged_ns))
+        return newest
 
-    def _prune(self) -> None:
-        self._database.execute(
-            """DELETE FROM events WHERE seq <= min(
-                coalesce((SELECT min(seq) FROM cursors), 0), (SELECT max(seq) FROM events) - ?)""",
-            (KEPT_EVENTS,),
-        )
+    def outbox(self, source: str) -> tuple[int, int]:
+        """How far the source's outbox has been taken in this run, and how many lost events the log knows of."""
+        assert self._database is not None
+        row = self._database.execute("SELECT position, lost FROM outboxes WHERE source = ?", (source,)).fetchone()
+        return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def after(self, seq: int, limit: int) -> list[dict[str, Any]]:
-        """At most ``limit`` events behind number ``seq``, in order; those that every sink has had may be gone."""
-        rows = self._database.execute("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
-        return [to_json(msgspec.json.decode(body, type=Event), log_id=self.log_id, seq=number) for number, body in rows]
+    def remove(self, *, up_to: int | None = None, before_ns: int | None = None) -> bool:
+        """Takes out the oldest events: up to that number, or logged before that wall clock; the numbers go on.
 
-    def position(self, source: str) -> int:
-        """How far the source's outbox has been taken; 0 at first."""
-        return self._number("SELECT position FROM positions WHERE source = ?", source)
-
-    def cursor(self, sink: str) -> int:
-        """The number of the newest event that ``sink`` has had; 0 at first."""
-        return self._number("SELECT seq FROM cursors WHERE sink = ?", sink)
-
-    def set_cursor(self, sink: str, seq: int) -> None:
-        """Raises ``RuntimeFailure``."""
+        Returns whether there may be more to remove. Raises ``Disconnected`` or ``RuntimeFailure``.
+        """
+        assert self._database is not None
         try:
-            self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (sink, seq))
+            removed = self._database.execute(
+                """DELETE FROM events WHERE seq IN (SELECT seq FROM events
+                    WHERE seq <= coalesce(?, seq) AND logged_ns < coalesce(?, logged_ns + 1) ORDER BY seq LIMIT ?)""",
+                (up_to, before_ns, REMOVED_AT_ONCE),
+            )
         except sqlite3.Error as error:
-            raise RuntimeFailure(f"event log {self._path}: {error}") from error
+            raise self._failure(error) from error
+        return removed.rowcount == REMOVED_AT_ONCE
 
-    def _number(self, query: str, name: str) -> int:
-        row = self._database.execute(query, (name,)).fetchone()
-        return int(row[0]) if row else 0
+    def _failure(self, error: sqlite3.Error) -> Disconnected | RuntimeFailure:
+        text = f"event log {self.path}: {error}"
+        passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+        return Disconnected(text) if passing else RuntimeFailure(text)
 
     def close(self) -> None:
         """Safe twice."""
-        self._database.close()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def check_format(database: sqlite3.Connection, path: Path, *, made: bool) -> None:
+    """Raises ``ConfigError`` where that is no event log of this version; an empty one may become one (not ``made``)."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > FORMAT:
+        raise ConfigError(f"{path} was written by a newer version (its format is {version}, not {FORMAT})")
+    empty = database.execute("SELECT NOT EXISTS (SELECT 1 FROM sqlite_master)").fetchone()[0]
+    if version < FORMAT and (made or not empty):
+        raise ConfigError(f"{path} is not an event log of this version")
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the right to write; the kernel takes it back from whoever dies."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartupError(f"event log {path}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StartupError(f"event log {path}: another run is writing it") from error
+    return descriptor

@@ -1,79 +1,140 @@
-"""The events stage: every source's outbox into the one event log, and from there to each event sink at its own pace."""
+"""The events stage: every inlet into the one event log, and from there to each event sink at its own pace."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from pipeline.errors import Disconnected, FrameExpired, RuntimeFailure
+from pipeline.sinks.delivery import Delivery
 from pipeline.sinks.event_log import EventLog
-from pipeline.sinks.sink import EventSink
 from pipeline.stage import BELL_TIMEOUT_S
-from pipeline.transport.channel import BellListener
+from pipeline.transport.channel import Bell, BellListener
 from pipeline.transport.results import ResultLog
 from pipeline.types import Event
+from pipeline.ulid import ulid
 
 BATCH = 256
-RETRY_S = 1.0
+LOG_RETRY_S = 1.0
+"""While the log's disk is full, it is tried this often; the events wait in the outboxes, in shared memory."""
 FAREWELL_S = 5.0
 """How long a sink that is not connected is waited for once every stream has ended."""
+REMOVE_EVERY_S = 60.0
+KEPT_EVENTS = 10_000
+"""Of a log that ends with its run, and therefore lies in memory, the newest are kept and what a sink has not had."""
+LOST = "events_lost"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Inlet:
-    """One source's outbox and the bell beside it."""
+class Inlet(Protocol):
+    """Where events come from. ``take`` stores what is there in the log and only then lets go of it."""
 
-    results: ResultLog
-    bell: BellListener
+    def take(self, event_log: EventLog) -> int:
+        """Returns how many it has moved; raises ``Disconnected`` while the log has no room."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing will come any more; asked before the last ``take``."""
+
+    @property
+    def waker(self) -> Any:
+        """A socket that is readable when something may have come, or None."""
 
 
-@dataclass(slots=True)
-class Outlet:
-    """One event sink, the sources that it is for, and how far it has come in the log.
+class OutboxInlet:
+    """One source's outbox in shared memory and the bell beside it.
 
-    failed: why nothing is sent there any more.
+    The outbox is the queue in which events wait while the log has no room. What did not fit in there any more is
+    counted, and the log gets a record of the count before it gets what comes after.
     """
 
-    name: str
-    sink: EventSink
-    sources: frozenset[str]
-    cursor: int = 0
-    retry_at_s: float = 0.0
-    failed: RuntimeFailure | None = None
+    def __init__(self, source: str, results: ResultLog, bell: BellListener) -> None:
+        self._source = source
+        self._results = results
+        self._bell = bell
+
+    def take(self, event_log: EventLog) -> int:
+        self._bell.clear()
+        position, known_lost = event_log.outbox(self._source)
+        self._results.events_taken = position
+        last = min(self._results.events_published, position + BATCH)
+        events = [event for number in range(position, last) if (event := self._event(number)) is not None]
+        lost = self._results.events_lost
+        if lost > known_lost:
+            events.insert(0, loss_record(self._source, lost - known_lost))
+        elif last == position:
+            return 0
+        event_log.append(events, outbox=(self._source, last, lost))
+        self._results.events_taken = last
+        return last - position
+
+    def _event(self, number: int) -> Event | None:
+        try:
+            return self._results.event(number)
+        except FrameExpired:
+            self._results.count_lost_events(1)
+            return None
+
+    @property
+    def finished(self) -> bool:
+        return self._results.finished
+
+    @property
+    def waker(self) -> Any:
+        return self._bell.socket
+
+
+def loss_record(source: str, lost: int) -> Event:
+    """Stands in the log for so many events of ``source`` that there was no room for."""
+    now_ns = time.time_ns()
+    now = datetime.fromtimestamp(now_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Event(
+        id=ulid(now_ns, secrets.token_bytes(10)), phase="end", kind=LOST, source=source, track=None, t_start=now,
+        t_end=now, stream_s=0.0, confidence=1.0, reason="no room", lost=lost,
+    )  # fmt: skip
 
 
 class EventsStage:
-    """Numbers first, sends afterwards: what a sink has not got yet is in the log."""
+    """Numbers first, sends afterwards: what a sink has not got yet is in the log.
+
+    retention_s: None for a log that ends with the run. bell: rung when the log has something new, for readers outside.
+    """
 
     def __init__(
         self,
         name: str,
-        inlets: Mapping[str, Inlet],
-        outlets: Sequence[Outlet],
+        inlets: Sequence[Inlet],
+        deliveries: Sequence[Delivery],
         create_log: Callable[[], EventLog],
         *,
+        retention_s: float | None = None,
+        bell: Bell | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self._inlets = dict(inlets)
-        self._outlets = list(outlets)
+        self._inlets = list(inlets)
+        self._deliveries = list(deliveries)
         self._create_log = create_log
+        self._retention_s = retention_s
+        self._bell = bell
         self._clock = clock
         self._log: EventLog | None = None
+        self._log_retry_at_s = self._remove_at_s = 0.0
+        self._log_failure: Disconnected | None = None
         self._farewell_s: float | None = None
-        self._sent = 0
-        self._lost = 0
+        self._logged = 0
 
     def open(self) -> None:
         self._log = self._create_log()
-        for outlet in self._outlets:
-            delivered = outlet.sink.open(self._log.log_id)
-            outlet.cursor = self._log.cursor(outlet.name) if delivered is None else delivered
+        for delivery in self._deliveries:
+            delivery.open(self._log)
+        for delivery in self._deliveries:
+            delivery.start()
 
     def stop(self) -> None:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
@@ -81,95 +142,93 @@ class EventsStage:
     def step(self) -> float | None:
         """Raises ``RuntimeFailure`` at the end, or with the last sink that failed, where not all could be delivered."""
         assert self._log is not None
-        for inlet in self._inlets.values():
-            inlet.bell.clear()
         # asked first: what is said before the end is in the outbox when the end is seen
-        finished = all(inlet.results.finished for inlet in self._inlets.values())
-        moved = sum(self._collect(self._log, source, inlet.results) for source, inlet in self._inlets.items())
-        delivered = [self._deliver(self._log, outlet) for outlet in self._outlets]
+        finished = all(inlet.finished for inlet in self._inlets)
+        before = self._log.newest
+        moved = self._collect(self._log)
+        if self._log.newest != before:
+            self._tell()
+        self._check_deliveries()
         if moved:
             return 0
-        if finished and self._may_leave(all(delivered)):
+        if finished and self._may_leave(self._log):
             self._check_delivered(self._log)
             return None
         return BELL_TIMEOUT_S
 
-    def _collect(self, event_log: EventLog, source: str, results: ResultLog) -> int:
-        """Takes what is new in one outbox into the log; the log remembers how far, in the same transaction."""
-        first, published = event_log.position(source), results.events_published
-        results.events_taken = first
-        if first >= published:
+    def _collect(self, event_log: EventLog) -> int:
+        """Takes what is new into the log; while that has no room, nothing but another try in a while."""
+        if self._clock() < self._log_retry_at_s:
             return 0
-        last = min(published, first + BATCH)
-        events: list[Event] = []
-        for number in range(first, last):
-            try:
-                events.append(results.event(number))
-            except FrameExpired:
-                results.count_lost_events(1)
-                self._lost += 1
-        event_log.append(source, events, position=last)
-        results.events_taken = last
-        return last - first
+        try:
+            moved = sum(inlet.take(event_log) for inlet in self._inlets)
+            if self._clock() >= self._remove_at_s:
+                more = self._remove(event_log)
+                self._remove_at_s = self._clock() + (0 if more else REMOVE_EVERY_S)
+        except Disconnected as error:
+            if self._log_failure is None:
+                log.error("%s; events wait until there is room", error)
+            self._log_failure, self._log_retry_at_s = error, self._clock() + LOG_RETRY_S
+            return 0
+        if self._log_failure is not None:
+            log.info("the event log takes events again")
+            self._log_failure = None
+        self._logged += moved
+        return moved
 
-    def _deliver(self, event_log: EventLog, outlet: Outlet) -> bool:
-        """Sends what the sink has not had; returns whether it has everything now."""
-        if outlet.failed:
-            return True
-        if self._clock() < outlet.retry_at_s:
-            return False
-        while True:
-            events = event_log.after(outlet.cursor, BATCH)
-            if not events:
-                return True
-            for event in events:
-                try:
-                    if event["source"] in outlet.sources:
-                        outlet.sink.write(event)
-                        self._sent += 1
-                except Disconnected as error:
-                    log.warning("sink %s: %s; trying again in %g s", outlet.name, error, RETRY_S)
-                    outlet.retry_at_s = self._clock() + RETRY_S
-                    event_log.set_cursor(outlet.name, outlet.cursor)
-                    return False
-                except RuntimeFailure as error:
-                    self._leave_out(outlet, error)
-                    return True
-                outlet.cursor = event["seq"]
-            event_log.set_cursor(outlet.name, outlet.cursor)
+    def _remove(self, event_log: EventLog) -> bool:
+        if self._retention_s is not None:
+            return event_log.remove(before_ns=time.time_ns() - round(self._retention_s * 1e9))
+        had = min((delivery.seq for delivery in self._deliveries), default=event_log.newest)
+        return event_log.remove(up_to=min(had, event_log.newest - KEPT_EVENTS))
 
-    def _leave_out(self, outlet: Outlet, error: RuntimeFailure) -> None:
-        """A full disk under one sink is no reason to send nothing to the others."""
-        outlet.failed = error
-        if all(other.failed for other in self._outlets):
-            raise error
-        log.warning("%s; the other sinks go on", error)
+    def _tell(self) -> None:
+        for delivery in self._deliveries:
+            delivery.wake()
+        if self._bell is not None:
+            self._bell.ring()
 
-    def _check_delivered(self, event_log: EventLog) -> None:
-        for outlet in self._outlets:
-            if outlet.failed:
-                raise outlet.failed
-            left = [event for event in event_log.after(outlet.cursor, BATCH) if event["source"] in outlet.sources]
-            if left:
-                count = f"at least {BATCH}" if len(left) == BATCH else str(len(left))
-                raise RuntimeFailure(f"sink {outlet.name}: {count} events could not be delivered")
+    def _check_deliveries(self) -> None:
+        """A sink that has failed for good is no reason to send nothing to the others; any other error is a crash."""
+        failures = [delivery.failed for delivery in self._deliveries if delivery.failed]
+        for failure in failures:
+            if not isinstance(failure, RuntimeFailure) or len(failures) == len(self._deliveries):
+                raise failure
 
-    def _may_leave(self, delivered: bool) -> bool:
+    def _may_leave(self, event_log: EventLog) -> bool:
         if self._farewell_s is None:
             self._farewell_s = self._clock() + FAREWELL_S
-        return delivered or self._clock() > self._farewell_s
+        delivered = all(delivery.failed or delivery.seq >= event_log.newest for delivery in self._deliveries)
+        return (delivered and self._log_failure is None) or self._clock() > self._farewell_s
+
+    def _check_delivered(self, event_log: EventLog) -> None:
+        if self._log_failure is not None:
+            raise RuntimeFailure(f"{self._log_failure}; the last events could not be logged")
+        for delivery in self._deliveries:
+            if delivery.failed:
+                raise delivery.failed
+            left = event_log.newest - delivery.seq
+            if left and self._retention_s is None:
+                raise RuntimeFailure(f"sink {delivery.name}: {left} events could not be delivered")
+            if left:
+                log.warning("sink %s: %d events could not be delivered yet; the next run does it", delivery.name, left)
 
     @property
     def wakers(self) -> Sequence[Any]:
-        return [inlet.bell.socket for inlet in self._inlets.values()]
+        return [inlet.waker for inlet in self._inlets if inlet.waker is not None]
 
     @property
     def counters(self) -> dict[str, float]:
-        return {"sent": self._sent, "lost": self._lost}
+        figures: dict[str, float] = {"logged": self._logged, "waiting_for_room": float(self._log_failure is not None)}
+        for delivery in self._deliveries:
+            figures[f"{delivery.name}.sent"] = delivery.sent
+            figures[f"{delivery.name}.behind"] = (self._log.newest if self._log else 0) - delivery.seq
+            figures[f"{delivery.name}.retries"] = delivery.retries
+        return figures
 
     def close(self) -> None:
-        for outlet in self._outlets:
-            outlet.sink.close()
+        for delivery in self._deliveries:
+            delivery.close()
         if self._log is not None:
             self._log.close()
             self._log = None

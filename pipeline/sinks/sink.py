@@ -42,6 +42,7 @@ class SinkContext:
     source_id: whose packets (packet sinks only). restarted: this process follows one that died.
     labels: the model's class names by class id. tell: puts an event into the event log, where the source has one; what
     it was called with before a kill -9 comes there, and the same event told again counts once.
+    site: its name. sources: whose events, event_log: out of which file (event sinks only).
     """
 
     name: str
@@ -51,6 +52,9 @@ class SinkContext:
     restarted: bool = False
     labels: tuple[str, ...] = ()
     tell: Callable[[Event], None] = lambda _: None
+    site: str = ""
+    sources: tuple[str, ...] = ()
+    event_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +156,31 @@ class Listener(Protocol):
 
 
 class EventSink(Protocol):
-    """A transport behind the event log, inside the events process. It gets every message in the order of ``seq``."""
+    """A transport behind the event log, in a thread of its own. It gets every event of its sources in the order of
+    ``seq``; the other numbers are not for it.
+    """
 
     accepts: ClassVar[Accepts]
 
     def open(self, log_id: str) -> int | None:
-        """Returns the number of the newest event that it has already delivered of this log (0: none).
+        """Returns the number of the newest event of this log that it knows it has delivered.
 
-        None: it cannot know; what the event log remembers for it counts.
+        0 or None: it knows of none; where it was when its process ended counts then.
+        Does not wait for the far side, which may be down.
         """
 
     def write(self, event: dict[str, Any]) -> None:
-        """Delivers one event (the JSON form). Raises ``Disconnected`` to be called again with the same one later."""
+        """Returns when one event (the JSON form) has been delivered.
+
+        Raises ``Disconnected`` to be called again with the same one after a back-off, ``RuntimeFailure`` to be left
+        alone from then on.
+        """
+
+    def beat(self, seq: int) -> None:
+        """Everything up to ``seq`` has been written or is not for this sink: said behind some events, and every second.
+
+        Raises ``Disconnected`` to be called again after a back-off.
+        """
 
     def close(self) -> None:
         """Lets go, after a short time for what is still on its way. Safe twice, and after a failed ``open``."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pipeline.errors import ConfigError, RuntimeFailure
+from pipeline.errors import ConfigError, Disconnected
 from pipeline.sinks.sink import Accepts, SinkConfig, SinkContext
 
 _BLOCK = 1 << 20
@@ -44,7 +44,7 @@ class JsonLines:
         self._file: io.FileIO | None = None
 
     def open(self, log_id: str) -> int:
-        """Returns the number of the newest event of that log in the file.
+        """Returns the number of the newest event of that log in the file; 0 where there is none.
 
         Raises ``ConfigError`` where the file cannot be written, is in use, or holds something else.
         """
@@ -61,7 +61,7 @@ class JsonLines:
             raise ConfigError(f"sink {self._name}: cannot write events to {self._path}: {error.strerror}") from error
 
     def write(self, event: dict[str, Any]) -> None:
-        """Raises ``RuntimeFailure`` with the file ending in a whole line."""
+        """Raises ``Disconnected`` where there is no room, with the file ending in a whole line."""
         assert self._file is not None, "open comes before write"
         line = msgspec.json.encode(event) + b"\n"
         end = os.fstat(self._file.fileno()).st_size
@@ -71,7 +71,9 @@ class JsonLines:
                 written += os.write(self._file.fileno(), line[written:])
         except OSError as error:
             os.ftruncate(self._file.fileno(), end)
-            raise RuntimeFailure(f"sink {self._name}: cannot write events to {self._path}: {error.strerror}") from error
+            raise Disconnected(f"cannot write events to {self._path}: {error.strerror}") from error
+
+    def beat(self, seq: int) -> None: ...
 
     def close(self) -> None:
         if self._file is not None:

@@ -88,6 +88,8 @@ class Publisher:
         except zmq.ZMQError as error:
             raise RuntimeFailure(f"sink {self._name}: cannot publish on {self._bind}: {error}") from error
 
+    def beat(self, seq: int) -> None: ...
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()

@@ -11,18 +11,19 @@ LOG_ID = "01KAP5ZK7Q0000000000000000"
 OTHER_LOG_ID = "01KAP5ZK7Q0000000000000001"
 
 
-def event(number: int, phase: Phase = "new", source: str = "gate", stream_s: float = 1.5) -> Event:
+def event(track: int, phase: Phase = "new", source: str = "gate", stream_s: float = 1.5, **more: Any) -> Event:
     return Event(
-        id=f"01KAP5ZK7QABCDEF{number:010d}",
+        id=f"01KAP5ZK7QABCDEF{track:010d}",
         phase=phase,
         kind="no_mask",
         source=source,
-        track=number,
+        track=track,
         t_start="2026-11-18T11:06:40.000Z",
         t_end="2026-11-18T11:06:42.500Z" if phase == "end" else None,
         stream_s=stream_s,
         confidence=0.875,
         reason="gone" if phase == "end" else None,
+        **more,
     )
 
 
