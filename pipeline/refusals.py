@@ -60,16 +60,16 @@ def shown(value: Any) -> str:
 
 def _fields(model: type[BaseModel], parts: Sequence[Any]) -> list[str]:
     """The fields of the part of ``model`` to which ``parts`` lead, through sections like ``detectors.mask``."""
-    if not parts:
-        return list(model.model_fields)
-    field = model.model_fields.get(str(parts[0]))
-    inner = [a for a in _arguments(field.annotation if field else None) if isinstance(a, type)]
-    models = [a for a in inner if issubclass(a, BaseModel)]
-    return list(models[0].model_fields) if models and len(parts) == 2 else []
-
-
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", ())
+    here: Any = model
+    for part in parts:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            field = here.model_fields.get(str(part))
+            here = field.annotation if field else None
+        else:  # a name in a section, a place in a list
+            here = next(iter(reversed(getattr(here, "__args__", ()))), None)
+        while getattr(here, "__metadata__", None):
+            here = here.__args__[0]
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
 
 
 def _as_written(error: str, raw: Any) -> str:

@@ -28,7 +28,7 @@ SourceReason = Literal[
     "packet_loss", "not video", "failed",
 ]  # fmt: skip
 """Why a source is in its state, in words that people understand; ``packet_loss`` also while it is live."""
-SKIP_CAUSES = ("overload", "expired", "corrupt", "rate", "failed")
+SKIP_CAUSES = ("overload", "expired", "corrupt", "rate", "failed", "still")
 """Why a frame was not looked at, in the order in which they are counted in shared memory."""
 EVIDENCE_NUMBERS = 1 << 16
 """Updates of an episode that tell of its evidence are numbered from here on, those of the rules below."""

@@ -29,8 +29,12 @@ class Pace:
     whatever the machine's speed, and whether or not a process had to begin again.
     """
 
-    def __init__(self, max_fps: float | None) -> None:
+    def __init__(self, max_fps: float | None = None) -> None:
         self._max_fps = max_fps
+
+    @property
+    def limited(self) -> bool:
+        return self._max_fps is not None
 
     def interval(self, time_s: float) -> int:
         """The number of the interval that holds ``time_s``; every frame is in one of its own without a limit."""

@@ -1,8 +1,9 @@
 """The inference stage: frames of several sources through one detector, results in order.
 
 Several frames are in flight at a time, each in its own thread (the runtimes release the interpreter's lock); what comes
-back is put in order again before tracking. Every frame gets a Result. A source that waits for us has every frame looked
-at; of any other, a free worker takes the newest frame there is, and those before it are carried by the tracker.
+back is put in order again before tracking. Every frame gets a Result. A source that waits for us has every frame that
+is due (``schedule``) looked at; of any other, a free worker takes the newest frame there is. The tracker carries the
+rest.
 
 A worker that is done commits what is ready and takes the next frame itself: to hand over to the stage's own thread and
 back costs two changes of thread a frame, and a processor is idle meanwhile.
@@ -21,10 +22,10 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import FrameExpired
-from pipeline.inference.detector import Detector
 from pipeline.inference.lane import Lane, Pending
+from pipeline.inference.views import Looking
 from pipeline.stage import BELL_TIMEOUT_S
-from pipeline.types import Detections, FrameRef
+from pipeline.types import Detections, Event, FrameRef
 
 ATTEMPTS_MAX = 2
 """A frame that took the process down this often is not looked at again."""
@@ -45,7 +46,7 @@ class InferenceStage:
         self,
         name: str,
         lanes: Sequence[Lane],
-        create_detector: Callable[[], Detector],
+        create_detector: Callable[[], Looking],
         *,
         in_flight: int,
         clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -60,7 +61,7 @@ class InferenceStage:
         self._closed = False
         self._busy = 0
         self._results = 0
-        self._detector: Detector | None = None
+        self._detector: Looking | None = None
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="detect")
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._mask_ids: frozenset[int] = frozenset()
@@ -75,6 +76,7 @@ class InferenceStage:
                 log.info("%s goes on at frame %d of %s", self.name, lane.results.published, lane.head.source_id)
             lane.cursor = lane.results.published
             lane.reader.move(lane.cursor)
+            lane.looked = self._interval_before(lane)
 
     def stop(self) -> None:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
@@ -106,6 +108,8 @@ class InferenceStage:
 
     def _next_job(self) -> tuple[Lane, Pending] | None:
         """The frame that a free worker is to look at next; None where there is no worker or no frame."""
+        for lane in self._lanes:
+            self._pass_over(lane)
         while self._busy < self._in_flight and not self._closed:
             ready = [lane for lane in self._lanes if lane.head.next_seq > lane.cursor and self._may_start(lane)]
             if not ready:
@@ -118,6 +122,7 @@ class InferenceStage:
                 self._busy += 1
                 return lane, pending
             self._commit_ready(lane)
+            self._pass_over(lane)
         return None
 
     def _all_proven(self) -> bool:
@@ -129,15 +134,47 @@ class InferenceStage:
         ahead = sum(pending.frame is not None for pending in lane.pending)
         return ahead < AHEAD_MAX * self._in_flight and (not lane.head.waits or lane.results.has_room())
 
+    def _pass_over(self, lane: Lane) -> None:
+        """Frames that nobody is to look at need no worker."""
+        if lane.head.waits and not lane.pace.limited:
+            return
+        passed = 0
+        while lane.cursor < lane.head.next_seq and self._may_start(lane):
+            ref = self._ref(lane, lane.cursor)
+            if not lane.head.waits and lane.head.damaged(ref.seq):
+                reason = "corrupt"
+            elif not lane.pace.due(ref.time_s, lane.looked):
+                reason = "rate"
+            else:
+                break
+            lane.pending.append(Pending(ref, reason=reason, done=True))
+            lane.cursor += 1
+            passed += 1
+        if passed:
+            self._commit_ready(lane)
+
     def _take(self, lane: Lane) -> Pending:
-        first = lane.cursor
-        chosen = first if lane.head.waits else lane.head.next_seq - 1
-        for seq in range(first, chosen):
-            lane.pending.append(Pending(self._ref(lane, seq), reason="overload", done=True))
-        lane.cursor = chosen + 1
+        """The frame to look at, which is done already where it turns out that it is not to be; at least one is due."""
+        chosen = lane.cursor
+        if not lane.head.waits:
+            newest = range(lane.head.next_seq - 1, lane.cursor - 1, -1)
+            chosen = next((seq for seq in newest if not lane.head.damaged(seq)), chosen)
+        looked = lane.pace.interval(self._ref(lane, chosen).time_s) if lane.pace.limited else -1
+        for seq in range(lane.cursor, chosen):
+            lane.pending.append(self._missed(lane, seq, looked))
+        lane.cursor, lane.looked = chosen + 1, looked
         lane.started_ns = self._clock_ns()
         lane.pending.append(self._look_at(lane, chosen))
         return lane.pending[-1]
+
+    def _missed(self, lane: Lane, seq: int, looked: int) -> Pending:
+        """A frame before the one that is taken, which lies in the interval ``looked``."""
+        ref = self._ref(lane, seq)
+        if lane.head.damaged(seq):
+            return Pending(ref, reason="corrupt", done=True)
+        was_due = lane.pace.due(ref.time_s, lane.looked) and lane.pace.due(ref.time_s, looked)
+        lane.looked = lane.pace.interval(ref.time_s)
+        return Pending(ref, reason="overload" if was_due else "rate", done=True)
 
     def _look_at(self, lane: Lane, seq: int) -> Pending:
         if not lane.proven and lane.results.attempt(seq) >= ATTEMPTS_MAX:
@@ -145,10 +182,14 @@ class InferenceStage:
             lane.poisoned = seq
         if seq == lane.poisoned:
             return Pending(self._ref(lane, seq), reason="failed", done=True)
+        if lane.head.damaged(seq):
+            return Pending(self._ref(lane, seq), reason="corrupt", done=True)
         try:
             frame = lane.reader.frame(seq)
         except FrameExpired:
             return Pending(self._ref(lane, seq), reason="expired", done=True)
+        if lane.scene and not lane.head.waits and not lane.in_sight and lane.scene.still(frame.image, frame.ref.time_s):
+            return Pending(frame.ref, reason="still", done=True)
         return Pending(frame.ref, frame)
 
     # -- in the workers
@@ -166,6 +207,7 @@ class InferenceStage:
     def _look(self, lane: Lane, pending: Pending) -> None:
         assert self._detector is not None
         assert pending.frame is not None
+        pending.begun_ns = self._clock_ns()
         try:
             detections = self._detector.detect_i420(pending.frame.image)
         except BaseException as error:  # noqa: BLE001  raised when it is this frame's turn
@@ -191,6 +233,14 @@ class InferenceStage:
         return job
 
     @staticmethod
+    def _interval_before(lane: Lane) -> int:
+        """The interval of the last frame that has a result, for a life that begins behind it."""
+        try:
+            return lane.pace.interval(lane.head.ref(lane.cursor - 1).time_s) if lane.cursor else -1
+        except FrameExpired:
+            return -1
+
+    @staticmethod
     def _ref(lane: Lane, seq: int) -> FrameRef:
         """The frame's name and clocks; one that is long gone is put just before the oldest that is remembered."""
         for known in range(seq, lane.head.next_seq):
@@ -208,7 +258,7 @@ class InferenceStage:
 
     def _commit_ready(self, lane: Lane) -> int:
         """Commits, in order, what has come back; returns how many results."""
-        count = 0
+        count = self._take_changes(lane)
         while lane.pending and lane.pending[0].done:
             pending = lane.pending.popleft()
             if pending.error is not None:
@@ -216,10 +266,29 @@ class InferenceStage:
             if pending.frame is not None:
                 lane.proven = True
             self._commit(lane, pending.ref, pending.detections, pending.reason)
-            count += 1
+            if pending.begun_ns:
+                lane.results.note_start(pending.ref, pending.begun_ns)
+            count += 1 + self._take_changes(lane)
         if count:
             lane.result_bell.ring()
         return count
+
+    def _take_changes(self, lane: Lane) -> int:
+        """Tells the analytics that the source was lost or is live, each once, between the frames where it happened."""
+        first = number = lane.results.changes_taken
+        while number < lane.head.changes.count:
+            status = lane.head.changes.get(number)
+            if status is not None and status.seq > lane.results.published:
+                break
+            number += 1
+            events: list[Event] = []
+            if status is not None and status.state in ("live", "stalled", "backing_off"):
+                state = "live" if status.state == "live" else "lost"
+                events = lane.analytics.source_changed(state, status.reason, status.wall_ns, status.time_s)
+            lane.results.commit_change(number, events, lane.analytics.snapshot())
+            if events:
+                lane.event_bell.ring()
+        return number - first
 
     def _commit(self, lane: Lane, ref: FrameRef, detections: Detections | None, reason: str | None) -> None:
         layout, _ = lane.head.layout(ref.generation)
@@ -232,6 +301,7 @@ class InferenceStage:
         lane.results.commit(result, events, lane.analytics.snapshot(), (masked, unmasked))
         lane.results.note_latency(result, self._clock_ns())
         lane.reader.move(ref.seq + 1)
+        lane.in_sight = bool(result.tracks)
         self._results += 1
         if events:
             lane.event_bell.ring()

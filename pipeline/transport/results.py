@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.transport import wire
 from pipeline.transport.shared import WORD, SharedFile
-from pipeline.types import SKIP_CAUSES, Event, Result
+from pipeline.types import SKIP_CAUSES, Event, FrameRef, Result
 
 RESULTS, RESULT_BYTES = 256, 32 << 10
 OUTBOX, EVENT_BYTES = 1024, 2 << 10
@@ -42,6 +42,8 @@ _CHANGES, _DETECTED, _FACES_MASK, _FACES_NO_MASK, _EPISODES, _SKIPPED = range(_F
 _FIGURES_END = _SKIPPED + len(SKIP_CAUSES)
 _FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS, _COMMITS, _OUTBOX = 32, 33, 34, 35, 36, 37
 _LATENCY = 64
+AGE_BUCKETS = 448
+_AGES = _LATENCY + LATENCY_BUCKETS
 _RECORDS_BYTE = 8192
 _HEADER = 2 * WORD  # number and length before every record
 _DEAD = -1
@@ -130,7 +132,9 @@ class ResultLog:
         """Writes behind the committed events without counting them; returns the count that would include them."""
         first = self.events_published
         for number, event in enumerate(events, first):
-            self._put(self._outbox_byte + (number % self._outbox) * EVENT_BYTES, EVENT_BYTES, number, wire.encode(event))
+            self._put(
+                self._outbox_byte + (number % self._outbox) * EVENT_BYTES, EVENT_BYTES, number, wire.encode(event)
+            )
         return first + len(events)
 
     def resume(self) -> Any:
@@ -179,9 +183,11 @@ class ResultLog:
         if not self._words[_FIRST_RESULT_NS]:
             self._words[_FIRST_RESULT_NS] = now_ns
         if result.detected:
-            latency_s = max((now_ns - result.frame.captured_ns) / 1e9, LATENCY_LOWEST_S)
-            bucket = int(math.log(latency_s / LATENCY_LOWEST_S) / math.log(LATENCY_STEP))
-            self._words[_LATENCY + min(bucket, LATENCY_BUCKETS - 1)] += 1
+            self._words[_LATENCY + _bucket(now_ns - result.frame.captured_ns, LATENCY_BUCKETS)] += 1
+
+    def note_start(self, frame: FrameRef, begun_ns: int) -> None:
+        """How old a frame was when a look at it began, likewise."""
+        self._words[_AGES + _bucket(begun_ns - frame.captured_ns, AGE_BUCKETS)] += 1
 
     # -- read by everybody
 
@@ -266,6 +272,11 @@ class ResultLog:
         """(512,) int64: how many results came within each bucket of latency, capture to result."""
         return self._words[_LATENCY : _LATENCY + LATENCY_BUCKETS].copy()
 
+    @property
+    def age_counts(self) -> NDArray[np.int64]:
+        """(448,) int64: how many frames were how old when a look at them began, in the same buckets."""
+        return self._words[_AGES : _AGES + AGE_BUCKETS].copy()
+
     # -- records
 
     def _put(self, byte: int, room: int, number: int, raw: bytes) -> None:
@@ -287,6 +298,11 @@ class ResultLog:
     def close(self) -> None:
         self._words = np.empty(0, np.int64)
         self._shared.close()
+
+
+def _bucket(elapsed_ns: int, buckets: int) -> int:
+    elapsed_s = max(elapsed_ns / 1e9, LATENCY_LOWEST_S)
+    return min(int(math.log(elapsed_s / LATENCY_LOWEST_S) / math.log(LATENCY_STEP)), buckets - 1)
 
 
 def latency_quantiles_ms(counts: NDArray[np.int64], quantiles: Sequence[float]) -> list[float | None]:

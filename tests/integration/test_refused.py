@@ -63,7 +63,11 @@ SITES = [
     (site(sources={"gate": {"kind": "file", "path": "x", "speed": 2}}), "unknown field", "'speed' is not a field here"),
     (site(sources={"gate": {"kind": "file", "path": "${NO_SUCH_VARIABLE}"}}), "variable", "${NO_SUCH_VARIABLE} is not"),
     (site(pipelines=pipeline(zones=[])), "reserved", "pipelines.all.zones: is not supported yet"),
-    (site(pipelines=pipeline(detect={"max_fps": 5})), "reserved too", "pipelines.all.detect: is not supported yet"),
+    (
+        site(pipelines=pipeline(detect={"tiles": "2 x 2"})),
+        "tiles",
+        "pipelines.all.detect.tiles: '2 x 2' is neither auto nor columns x rows",
+    ),
     (site(pipelines=pipeline(rules=["nomask"])), "unknown rule", "'nomask' is not a rule here; there are: no_mask"),
     (site(detectors={"mask": {"backend": {"kind": "jax"}}}), "unknown backend", "'jax' is not a backend here"),
     (site(detectors={"mask": {"model": "yolo"}}), "unknown model", "'yolo' is not a model here; there are: aizoo-260"),

@@ -72,7 +72,7 @@ def test_what_ships_is_good(path: Path) -> None:
         ),
         (
             changed("sources", "gate", "kind", to="vhs"),
-            "site.yaml: sources.gate.kind: 'vhs' is not a source here; there are: file, lavfi",
+            "site.yaml: sources.gate.kind: 'vhs' is not a source here; there are: ",
         ),
         (
             changed("sources", "gate", to={"kind": "file"}),
@@ -85,6 +85,22 @@ def test_what_ships_is_good(path: Path) -> None:
         (
             changed("pipelines", "one", "zones", to=[]),
             "site.yaml: pipelines.one.zones: is not supported yet",
+        ),
+        (
+            changed("pipelines", "one", "detect", to={"tiles": "9x1"}),
+            "site.yaml: pipelines.one.detect.tiles: '9x1' is neither auto nor columns x rows up to 8x8, such as 2x1",
+        ),
+        (
+            changed("pipelines", "one", "detect", to={"region": [0, 0.5, 1, 0.2]}),
+            "site.yaml: pipelines.one.detect.region: [0.0, 0.5, 1.0, 0.2] is empty; it is [x0, y0, x1, y1]",
+        ),
+        (
+            changed("pipelines", "one", "detect", to={"max_fps": 0}),
+            "site.yaml: pipelines.one.detect.max_fps: 0: input should be greater than 0",
+        ),
+        (
+            changed("pipelines", "one", "detect", to={"fps": 5}),
+            "site.yaml: pipelines.one.detect.fps: 'fps' is not a field here; there are: max_fps, region, tiles",
         ),
         (
             changed("version", to=2),
@@ -116,6 +132,12 @@ def test_an_unknown_field_is_named_with_those_there_are() -> None:
     text = refusal(changed("detectors", "mask", "modle", to="x"))
     assert text.startswith("site.yaml: detectors.mask.modle: 'modle' is not a field here; there are: model, backend, ")
     assert "'sinkss' is not a field here; there are: name, version" in refusal({**GOOD, "sinkss": {}})
+
+
+def test_motion_off_is_off_although_yaml_takes_it_for_no(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(changed("pipelines", "one", "detect", to={})).replace("{}", "{motion: off}"))
+    assert config.load(path).pipelines["one"].detect.motion == "off"
 
 
 def test_every_error_is_told_at_once() -> None:

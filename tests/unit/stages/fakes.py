@@ -12,6 +12,7 @@ from pipeline.capture.source import Pacing
 from pipeline.errors import PipelineError, RuntimeFailure
 from pipeline.inference.detector import Detector
 from pipeline.inference.lane import Lane
+from pipeline.inference.schedule import Pace, StillScene
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Accepts, Packet, Stream, Wish
 from pipeline.transport.channel import Bell, BellListener
@@ -174,10 +175,13 @@ def event_of(seq: int) -> Event:
     )  # fmt: skip
 
 
-def lane_of(head: Head, results: ResultLog, analytics: FakeAnalytics) -> Lane:
-    bells = FakeBell(), FakeBell(), FakeBell()
+def lane_of(
+    head: Head, results: ResultLog, analytics: FakeAnalytics, pace: Pace | None = None, scene: StillScene | None = None
+) -> Lane:
+    frames, found, events = FakeBell(), FakeBell(), FakeBell()
+    reader = Reader(head, "inference")
     return Lane(
-        head, Reader(head, "inference"), results, analytics, as_listener(bells[0]), as_bell(bells[1]), as_bell(bells[2])
+        head, reader, results, analytics, as_listener(frames), as_bell(found), as_bell(events), pace or Pace(), scene
     )
 
 
