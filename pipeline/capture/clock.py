@@ -1,4 +1,4 @@
-"""A file's clock: from the timestamps that a container holds to seconds that always go forward."""
+"""Clocks of a file and of a live source: from timestamps, good or bad, to seconds that always go forward."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from fractions import Fraction
 
 _RESTART_S = 1
 """A timestamp that falls back by this much begins a new count; less than that is disorder within one."""
+_JUMP_S = 10.0
+"""A live picture that is so much later, or earlier, than its timestamp says has another count of timestamps."""
+_DRIFT = 1e-3
 
 
 class StreamClock:
@@ -42,3 +45,29 @@ class StreamClock:
             self._highest = max(self._highest, stamp)
         self._now = now
         return float(now)
+
+
+class LiveClock:
+    """When a picture was taken, on the receiver's clock: the sender's even steps instead of the network's uneven ones.
+
+    A picture cannot arrive before it was taken, so the smallest distance between arrival and timestamp is the best
+    estimate of what lies between the two clocks. Where the sender's clock runs faster the distance shrinks by itself;
+    where it runs slower it is let out by ``_DRIFT`` of what is missing at every picture. A timestamp that jumps begins
+    a new count; a picture without one was taken when it arrived.
+    """
+
+    def __init__(self) -> None:
+        self._distance_s: float | None = None
+        self.lag_s = 0.0
+        """By how much later than the quickest the newest picture has arrived: the queue on the way, in seconds."""
+
+    def tick(self, stamp_s: float | None, arrival_s: float) -> float:
+        """The time of the picture with that timestamp; both in seconds, never later than ``arrival_s``."""
+        if stamp_s is None:
+            return arrival_s - self.lag_s
+        distance_s = arrival_s - stamp_s
+        if self._distance_s is None or abs(distance_s - self._distance_s) > _JUMP_S:
+            self._distance_s = distance_s
+        self._distance_s = min(distance_s, self._distance_s + _DRIFT * (distance_s - self._distance_s))
+        self.lag_s = distance_s - self._distance_s
+        return stamp_s + self._distance_s

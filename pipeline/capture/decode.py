@@ -64,7 +64,7 @@ def open_video(
                 raise StartupError(f"{name} cannot be opened: {reason}") from error
             raise ConfigError(f"{name} cannot be read as video: {reason}") from error
     try:
-        return Video(container, _video_stream(container, name), any("Estimating" in text for _, _, text in messages))
+        return Video(container, only_video(container, name), any("Estimating" in text for _, _, text in messages))
     except ConfigError:
         container.close()
         raise
@@ -75,7 +75,8 @@ def open_file(path: Path, name: str) -> Video:
     return open_video(f"file:{path}", name, options={"protocol_whitelist": "file", "pattern_type": "none"})
 
 
-def _video_stream(container: InputContainer, name: str) -> VideoStream:
+def only_video(container: InputContainer, name: str) -> VideoStream:
+    """The container's video, to be decoded by one thread. Raises ``ConfigError`` where there is none."""
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
         held = ", ".join(sorted({stream.type for stream in container.streams} - {"video"}))

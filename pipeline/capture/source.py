@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from pipeline.types import Picture
+from pipeline.errors import Disconnected
+from pipeline.types import Picture, SourceReason
 
 Pacing = Literal["lossless", "paced", "live"]
 """How a source meets time.
 
 lossless: pictures are there at once; capture waits for the slowest lossless reader.
 paced: pictures are there at once; capture holds each until its ``time_s`` has come, then overwrites like a camera.
-live: ``read`` itself waits for the next picture; capture overwrites.
+live: ``read`` itself waits for the next picture; capture overwrites, and connects again for ever.
 """
+
+
+class SourceLost(Disconnected):
+    """A live source is not there now; its text is for the log, its reason for everybody."""
+
+    def __init__(self, text: str, reason: SourceReason) -> None:
+        super().__init__(text)
+        self.reason: SourceReason = reason
 
 
 class Source(Protocol):
@@ -21,7 +30,7 @@ class Source(Protocol):
     pacing: Pacing
 
     def open(self) -> None:
-        """Raises ``ConfigError`` (not a video, not there), ``Disconnected`` (try again) or ``StartupError``."""
+        """Raises ``ConfigError`` (not a video, not there), ``SourceLost`` (try again) or ``StartupError``."""
 
     def seek(self, seq: int, last_s: float | None = None) -> None:
         """Goes on at picture ``seq`` (0 is the first), with the pictures and times that an unbroken read would give.
@@ -35,7 +44,8 @@ class Source(Protocol):
     def read(self) -> Picture | None:
         """The next picture, or None at the good end.
 
-        Raises ``SourceBroken`` where a file breaks off and ``Disconnected`` where a live source goes away.
+        Raises ``SourceBroken`` where a file breaks off and ``SourceLost`` where a live source goes away, which has no
+        good end.
         """
 
     def close(self) -> None: ...
@@ -47,3 +57,26 @@ class Source(Protocol):
     @property
     def expected_frames(self) -> int | None:
         """About how many pictures will come, for progress; None where nobody knows. Never relied upon."""
+
+
+class LiveSource(Source, Protocol):
+    """A source that comes and goes. It is opened, read and closed by one thread, and looked at by others.
+
+    ``time_s`` of its pictures is the monotonic clock of this machine. The first picture behind ``open`` is clean.
+    """
+
+    stall_s: float
+    """How long without a packet is too long: ``open`` and ``read`` raise ``SourceLost`` then, whatever goes on."""
+    reconnect_max_s: float
+
+    @property
+    def heard_s(self) -> float:
+        """Monotonic clock of the newest packet, or of the last ``open``."""
+
+    @property
+    def undecoded(self) -> int:
+        """Pictures that came and were left out, because decoding could not keep up; since the source was made."""
+
+    @property
+    def renewed(self) -> bool:
+        """Whether what the last attempt was made with (its login) has changed since."""

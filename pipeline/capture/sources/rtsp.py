@@ -1,0 +1,81 @@
+"""``kind: rtsp``: an IP camera, or any other live video at an address that FFmpeg reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from pipeline.capture.live import LiveFeed, LiveVideo
+from pipeline.capture.login import Login
+from pipeline.errors import without_credentials
+from pipeline.plugins import PluginConfig
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp")
+_NETWORK_ONLY = "rtsp,rtsps,rtp,rtmp,rtmps,rtmpt,rtmpts,http,https,httpproxy,hls,crypto,tcp,tls,udp,srt"
+"""What an address, or a playlist behind it, may make FFmpeg open: never a file of this machine."""
+
+
+class Config(PluginConfig):
+    """url: ``rtsp://camera/stream1``; also rtsps, http(s) (MJPEG, HLS), rtmp, srt. transport: RTSP's.
+
+    login_env: the environment variable, login_file: the file that holds ``user:password``, so that neither this file
+    nor the process list does; the file is read again at every attempt. stall_s: without a packet for so long it is
+    lost. reconnect_max_s: the longest wait between two attempts.
+    """
+
+    url: Annotated[str, Field(min_length=1)]
+    transport: Literal["tcp", "udp"] = "tcp"
+    login_env: str | None = None
+    login_file: Path | None = None
+    stall_s: Annotated[float, Field(ge=0.5, le=120)] = 5.0
+    reconnect_max_s: Annotated[float, Field(ge=0.25, le=3600)] = 2.0
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Config:
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ValueError(f"url {without_credentials(self.url)!r} is not an address: {error}") from None
+        if parts.scheme not in SCHEMES or not host:
+            raise ValueError(
+                f"url {without_credentials(self.url)!r} must begin with one of {', '.join(SCHEMES)} and ://host"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Config:
+        given = [bool(urlsplit(self.url).username), self.login_env is not None, self.login_file is not None]
+        if given.count(True) > 1:
+            raise ValueError("a login stands in url, in login_env or in login_file, not in two of them")
+        if self.login_env is not None and self.login_env not in os.environ:
+            raise ValueError(f"login_env: {self.login_env} is not set in the environment (user:password)")
+        return self
+
+
+class RtspSource(LiveFeed):
+    """Connects to an address."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(stall_s=config.stall_s, reconnect_max_s=config.reconnect_max_s)
+        self._config = config
+        self._login = Login(config.login_env, config.login_file)
+
+    def connect(self) -> LiveVideo:
+        url = self._login.into(self._config.url)
+        options = {"protocol_whitelist": _NETWORK_ONLY, "fpsprobesize": "0"}
+        if urlsplit(url).scheme in ("rtsp", "rtsps"):
+            options |= {"rtsp_transport": self._config.transport, "allowed_media_types": "video"}
+        return LiveVideo(url, without_credentials(url), stall_s=self.stall_s, format_=None, options=options)
+
+    @property
+    def renewed(self) -> bool:
+        return self._login.renewed
+
+
+def create(config: Config, source_id: str) -> RtspSource:  # noqa: ARG001  every source is created with its id
+    return RtspSource(config)

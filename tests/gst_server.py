@@ -1,0 +1,153 @@
+"""A real RTSP server, run by the system's Python: loops pre-encoded files as cameras would send them.
+
+``/usr/bin/python3 gst_server.py '{"port": 0, "cameras": {"cam1": ["a.h264.mp4"]}, …}'``. Prints ``port N`` when it
+serves. Reads commands, one JSON list a line: ``["show", "cam1", 1]`` (go on with the camera's other file),
+``["damage", "cam1", 0.1]`` (share of access units that get wrong bytes). Ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+from typing import Any
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+gi.require_version("GstApp", "1.0")
+gi.require_version("GstRtsp", "1.0")
+from gi.repository import GLib, Gst, GstApp, GstRtsp, GstRtspServer  # noqa: E402, F401
+
+THREADS = 16
+"""A client that waits blocks the others of its thread, and by default there is one."""
+DEMUXED = (
+    "filesrc location={path} ! qtdemux ! {parser} ! video/x-{codec},stream-format=byte-stream,alignment=au"
+    " ! appsink name=units sync=false max-buffers=0"
+)
+SENT = (
+    "( appsrc name=units is-live=true format=time block=false max-bytes=0"
+    " caps=video/x-{codec},stream-format=byte-stream,alignment=au"
+    " ! {parser} config-interval=-1 ! rtp{codec}pay pt=96 mtu=1400 ! identity name=pay0 )"
+)
+BEFORE_SLICES = 40
+"""So many bytes at the beginning of an access unit are left alone: its parameter sets and slice headers."""
+
+
+def access_units(path: str, codec: str) -> list[tuple[bytes, bool]]:
+    """Every access unit of a file, and whether decoding can begin there."""
+    parser = f"{codec}parse"
+    pipeline = Gst.parse_launch(DEMUXED.format(path=path, parser=parser, codec=codec))
+    sink = pipeline.get_by_name("units")
+    pipeline.set_state(Gst.State.PLAYING)
+    units = []
+    while (sample := sink.emit("pull-sample")) is not None:
+        buffer = sample.get_buffer()
+        keyframe = not buffer.has_flags(Gst.BufferFlags.DELTA_UNIT)
+        units.append((buffer.extract_dup(0, buffer.get_size()), keyframe))
+    pipeline.set_state(Gst.State.NULL)
+    if not units:
+        raise SystemExit(f"{path}: holds no {codec}")
+    return units
+
+
+class Camera:
+    """Sends one of its files round and round, with timestamps that go on."""
+
+    def __init__(self, files: list[str], codec: str, fps: float, lost: float) -> None:
+        self.codec, self.parser = codec, f"{codec}parse"
+        self._films = [access_units(path, codec) for path in files]
+        self._film = self._films[0]
+        self._duration_ns = round(1e9 / fps)
+        self._chance = random.Random(2026)
+        self.lost, self.damaged = lost, 0.0
+        self._at = self._sent = 0
+        self._next: list[tuple[bytes, bool]] | None = None
+
+    def show(self, film: int) -> None:
+        """At the end of the group of pictures that is being sent."""
+        self._next = self._films[film]
+
+    def configure(self, _factory: Any, media: Any) -> None:
+        element = media.get_element()
+        self._sent = 0
+        element.get_by_name("units").connect("need-data", self._feed)
+        element.get_by_name("pay0").get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, self._pass)
+
+    def _feed(self, source: Any, _length: int) -> None:
+        if self._next and self._film[self._at % len(self._film)][1]:
+            self._film, self._next, self._at = self._next, None, 0
+        unit, keyframe = self._film[self._at % len(self._film)]
+        if self.damaged and not keyframe and self._chance.random() < self.damaged:
+            first = min(BEFORE_SLICES, len(unit) // 2)
+            unit = unit[:first] + bytes(byte ^ 0x55 for byte in unit[first:])
+        buffer = Gst.Buffer.new_wrapped(unit)
+        buffer.pts = buffer.dts = self._sent * self._duration_ns
+        buffer.duration = self._duration_ns
+        self._at, self._sent = self._at + 1, self._sent + 1
+        source.emit("push-buffer", buffer)
+
+    def _pass(self, _pad: Any, _info: Any) -> Any:
+        """Loses so many packets on the way."""
+        drop = self.lost and self._chance.random() < self.lost
+        return Gst.PadProbeReturn.DROP if drop else Gst.PadProbeReturn.OK
+
+
+def guard(server: Any, method: str, user: str, password: str) -> None:
+    """Nobody gets in without the login."""
+    auth = GstRtspServer.RTSPAuth()
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "viewer")
+    if method == "digest":
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        auth.add_digest(user, password, token)
+    else:
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    server.set_auth(auth)
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(str(settings["port"]))
+    server.get_thread_pool().set_max_threads(THREADS)
+    if login := settings.get("login"):
+        guard(server, *login)
+    cameras = {}
+    for name, files in settings["cameras"].items():
+        camera = Camera(files, settings.get("codec", "h264"), settings.get("fps", 25), settings.get("lost", 0.0))
+        factory = GstRtspServer.RTSPMediaFactory()
+        factory.set_launch(SENT.format(codec=camera.codec, parser=camera.parser))
+        factory.set_shared(True)
+        if login:
+            permissions = GstRtspServer.RTSPPermissions()
+            permissions.add_permission_for_role("viewer", "media.factory.access", True)
+            permissions.add_permission_for_role("viewer", "media.factory.construct", True)
+            factory.set_permissions(permissions)
+        factory.connect("media-configure", camera.configure)
+        server.get_mount_points().add_factory(f"/{name}", factory)
+        cameras[name] = camera
+    if not server.attach(None):
+        raise SystemExit("the port is in use")
+    loop = GLib.MainLoop()
+    threading.Thread(target=obey, args=(cameras, loop), daemon=True).start()
+    print(f"port {server.get_bound_port()}", flush=True)
+    loop.run()
+
+
+def obey(cameras: dict[str, Camera], loop: Any) -> None:
+    for line in sys.stdin:
+        command, name, value = json.loads(line)
+        if command == "show":
+            cameras[name].show(value)
+        else:
+            cameras[name].damaged = value
+    loop.quit()
+
+
+if __name__ == "__main__":
+    main()
