@@ -3,7 +3,7 @@
 A file is ``header`` and then ``fragment`` after ``fragment``; it plays at any time, whatever fragment was the last to
 get there whole. Private ``uuid`` boxes, which players skip, make it describe itself: whose it is, and for every frame
 its number and its exact clocks. One frame a fragment instead of one group of pictures costs 0.2 kB a frame, and a frame
-is stored as soon as its bytes are.
+is stored as soon as its bytes are. ``finishing`` makes an ordinary MP4 of such a file where it stands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import json
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,11 @@ from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
 _FILE_ID = bytes.fromhex("8b3e5a0c6f1d4e0a9c2f71d04b9e6a11")
 _FRAME_ID = bytes.fromhex("8b3e5a0c6f1d4e0a9c2f71d04b9e6a12")
 _FTYP = struct.pack(">I4s4sI16s", 32, b"ftyp", b"iso5", 512, b"iso5iso6mp41avc1")
-_UNITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+FREE = struct.pack(">I4s8x", 16, b"free")
+"""Stands behind ``ftyp`` and makes room for the head of the one large ``mdat`` that a finished file has."""
+FREE_BYTE = len(_FTYP)
+_NOTE_BYTE = FREE_BYTE + len(FREE)
+UNITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 _HIGH_PROFILES = {100, 110, 122, 244}
 _SYNC, _NO_SYNC = 0x02000000, 0x01010000
 _DURATION_MAX = 2**32 - 1
@@ -50,7 +54,7 @@ class Frame(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What stands in a file: its description, its codec (``stsd``), where the whole frames begin and end, how many
-    there are (at least one), and the first and the last of them.
+    there are (at least one), and the first and the last of them. finished: it is an ordinary MP4 by now.
     """
 
     description: dict[str, Any]
@@ -60,21 +64,23 @@ class Contents:
     count: int
     first: Frame
     last: Frame
+    finished: bool
 
 
 def header(stream: Stream, description: dict[str, Any]) -> bytes:
     """Everything before the first fragment; ``description`` is anything that JSON can hold."""
-    movie = struct.pack(">4IIH10x", 0, 0, CLOCK_HZ, 0, 0x10000, 0x100) + _UNITY + struct.pack(">24xI", 2)
-    media = _box(b"mdia", _media_header(), _handler(), _box(b"minf", _video_header(), _sample_table(stream)))
+    movie = struct.pack(">4IIH10x", 0, 0, CLOCK_HZ, 0, 0x10000, 0x100) + UNITY + struct.pack(">24xI", 2)
+    media = box(b"mdia", _media_header(), _handler(), box(b"minf", _video_header(), _sample_table(stream)))
     return b"".join(
         (
             _FTYP,
-            _box(b"uuid", _FILE_ID, json.dumps(description).encode()),
-            _box(
+            FREE,
+            box(b"uuid", _FILE_ID, json.dumps(description).encode()),
+            box(
                 b"moov",
-                _full_box(b"mvhd", 0, movie),
-                _box(b"trak", _track_header(stream), media),
-                _box(b"mvex", _full_box(b"trex", 0, struct.pack(">5I", 1, 1, 0, 0, 0))),
+                full_box(b"mvhd", 0, movie),
+                box(b"trak", _track_header(stream), media),
+                box(b"mvex", full_box(b"trex", 0, struct.pack(">5I", 1, 1, 0, 0, 0))),
             ),
         )
     )
@@ -103,7 +109,7 @@ def nal_units(annex_b: bytes) -> list[bytes]:
 
 def is_beginning(data: bytes) -> bool:
     """Whether ``data`` could be the start of a file that ``header`` began, however short."""
-    start = _FTYP + data[32:36] + b"uuid" + _FILE_ID
+    start = _FTYP + FREE + data[_NOTE_BYTE : _NOTE_BYTE + 4] + b"uuid" + _FILE_ID
     return start.startswith(data[: len(start)])
 
 
@@ -119,20 +125,48 @@ def read(path: Path) -> Contents | None:
 
     Raises ``OSError``.
     """
-    if path.stat().st_size < len(_FTYP) + 24:
+    if path.stat().st_size < _NOTE_BYTE + 24:
         return None
     with mapped(path) as data:
         return _read(data)
 
 
-def _read(data: mmap.mmap) -> Contents | None:
-    note = _find(data, b"uuid", 0, len(data))
-    if data[:32] != _FTYP or note is None or data[note.start : note.start + 16] != _FILE_ID:
+def description(path: Path) -> dict[str, Any] | None:
+    """What a file says of itself, without looking at its frames. Raises ``OSError``."""
+    if path.stat().st_size < _NOTE_BYTE + 24:
         return None
-    place = movie = _find(data, b"moov", note.stop, len(data))
-    for kind in (b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
-        place = _find(data, kind, place.start, place.stop) if place else None
-    if place is None or movie is None:
+    with mapped(path) as data:
+        note = _note(data)
+        return dict(json.loads(data[note.start + 16 : note.stop])) if note else None
+
+
+def find(data: mmap.mmap, kinds: Sequence[str], within: slice) -> slice | None:
+    """The inside of the box to which the kinds lead from outside to inside; None where there is none, or not whole."""
+    place: slice | None = within
+    for kind in kinds:
+        place = _find(data, kind.encode(), place.start, place.stop) if place else None
+    return place
+
+
+SAMPLE_TABLE = ("trak", "mdia", "minf", "stbl")
+
+
+def movie_of(data: mmap.mmap) -> slice | None:
+    """The inside of the ``moov`` with which a file begins."""
+    note = _note(data)
+    return _find(data, b"moov", note.stop, len(data)) if note else None
+
+
+def _note(data: mmap.mmap) -> slice | None:
+    note = _find(data, b"uuid", _NOTE_BYTE, len(data))
+    ours = data[:FREE_BYTE] == _FTYP and data[FREE_BYTE + 4 : FREE_BYTE + 8] in (b"free", b"mdat")
+    return note if ours and note and data[note.start : note.start + 16] == _FILE_ID else None
+
+
+def _read(data: mmap.mmap) -> Contents | None:
+    note, movie = _note(data), movie_of(data)
+    place = find(data, (*SAMPLE_TABLE, "stsd"), movie) if movie else None
+    if note is None or movie is None or place is None:
         return None
     codec = data[place.start : place.stop]
     first = last = next(frames(data, movie.stop), None)
@@ -141,8 +175,9 @@ def _read(data: mmap.mmap) -> Contents | None:
         count += 1
     if first is None or last is None:
         return None
-    description = json.loads(data[note.start + 16 : note.stop])
-    return Contents(description, codec, movie.stop, last.offset + last.size, count, first, last)
+    said = json.loads(data[note.start + 16 : note.stop])
+    finished = data[FREE_BYTE + 4 : FREE_BYTE + 8] == b"mdat"
+    return Contents(said, codec, movie.stop, last.offset + last.size, count, first, last, finished)
 
 
 def frames(data: mmap.mmap, position: int) -> Iterator[Frame]:
@@ -168,58 +203,63 @@ def _find(data: mmap.mmap, wanted: bytes, position: int, end: int) -> slice | No
     return None
 
 
-def _box(kind: bytes, *parts: bytes) -> bytes:
+def box(kind: bytes, *parts: bytes) -> bytes:
     payload = b"".join(parts)
     return _BOX.pack(_BOX.size + len(payload), kind) + payload
 
 
-def _full_box(kind: bytes, flags: int, *parts: bytes) -> bytes:
-    return _box(kind, struct.pack(">I", flags), *parts)
+def full_box(kind: bytes, flags: int, *parts: bytes) -> bytes:
+    return box(kind, struct.pack(">I", flags), *parts)
 
 
 def _track_header(stream: Stream) -> bytes:
     width, height = stream.coded_size
     horizontal, vertical = stream.layout.sample_aspect
     size = struct.pack(">II", min(round(width * horizontal / vertical * 65536), 2**32 - 1), height << 16)
-    return _full_box(b"tkhd", 3, struct.pack(">5I16x", 0, 0, 1, 0, 0), _UNITY, size)
+    return full_box(b"tkhd", 3, struct.pack(">5I16x", 0, 0, 1, 0, 0), UNITY, size)
 
 
 def _media_header() -> bytes:
-    return _full_box(b"mdhd", 0, struct.pack(">4IHH", 0, 0, CLOCK_HZ, 0, 0x55C4, 0))
+    return full_box(b"mdhd", 0, struct.pack(">4IHH", 0, 0, CLOCK_HZ, 0, 0x55C4, 0))
 
 
 def _handler() -> bytes:
-    return _full_box(b"hdlr", 0, struct.pack(">I4s12x", 0, b"vide"), b"video\0")
+    return full_box(b"hdlr", 0, struct.pack(">I4s12x", 0, b"vide"), b"video\0")
 
 
 def _video_header() -> bytes:
-    here = _full_box(b"url ", 1)
-    data = _box(b"dinf", _full_box(b"dref", 0, struct.pack(">I", 1), here))
-    return _full_box(b"vmhd", 1, bytes(8)) + data
+    here = full_box(b"url ", 1)
+    data = box(b"dinf", full_box(b"dref", 0, struct.pack(">I", 1), here))
+    return full_box(b"vmhd", 1, bytes(8)) + data
 
 
 def _sample_table(stream: Stream) -> bytes:
     empty = struct.pack(">I", 0)
-    return _box(
+    return box(
         b"stbl",
-        _full_box(b"stsd", 0, struct.pack(">I", 1), _sample_entry(stream)),
-        _full_box(b"stts", 0, empty),
-        _full_box(b"stsc", 0, empty),
-        _full_box(b"stsz", 0, empty, empty),
-        _full_box(b"stco", 0, empty),
+        box(b"stsd", codec(stream)),
+        full_box(b"stts", 0, empty),
+        full_box(b"stsc", 0, empty),
+        full_box(b"stsz", 0, empty, empty),
+        full_box(b"stco", 0, empty),
     )
+
+
+def codec(stream: Stream) -> bytes:
+    """The inside of ``stsd``: what must be the same for packets to go into one track (``Contents.codec``)."""
+    return struct.pack(">II", 0, 1) + _sample_entry(stream)
 
 
 def _sample_entry(stream: Stream) -> bytes:
     layout = stream.layout
     visual = struct.pack(">6xH16xHHIIIH32xHh", 1, *stream.coded_size, 72 << 16, 72 << 16, 0, 1, 24, -1)
     full_range = 0x80 if layout.full_range else 0
-    return _box(
+    return box(
         b"avc1",
         visual,
-        _box(b"avcC", _decoder_configuration(stream.extradata)),
-        _box(b"colr", struct.pack(">4s3HB", b"nclx", *colour.codes(layout), full_range)),
-        _box(b"pasp", struct.pack(">II", *layout.sample_aspect)),
+        box(b"avcC", _decoder_configuration(stream.extradata)),
+        box(b"colr", struct.pack(">4s3HB", b"nclx", *colour.codes(layout), full_range)),
+        box(b"pasp", struct.pack(">II", *layout.sample_aspect)),
     )
 
 

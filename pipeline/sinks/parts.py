@@ -1,22 +1,25 @@
 """The parts of a recording while it is made: ``out.mp4`` is written as ``out.part-1.mp4``, ``out.part-2.mp4``, …
 
-There is a new part for each encoder and each process, and every part says in itself which run it belongs to: so a
-process that is killed at any moment leaves behind all that its successor needs to know.
+There is a new part where the size of the picture changes, and every part says in itself which run it belongs to: so a
+process that is killed at any moment leaves behind all that its successor needs to go on in it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.sinks import fmp4
-from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
+from pipeline.sinks.finishing import NO_ROOM, USUAL_FRAME_TICKS, finish, metadata, reopen
+from pipeline.sinks.sink import Packet, Stream
 
-USUAL_FRAME_TICKS = CLOCK_HZ // 25
-"""How long a frame is said to last where no other is there to tell."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,63 +38,84 @@ class Part:
     def last_time_s(self) -> float:
         return self.contents.last.time_s
 
-    def cut_from(self, time_s: float) -> Part | None:
-        """Drops the frames from ``time_s`` on. Returns what is left: None where that is nothing, and no file either."""
-        if self.last_time_s < time_s:
-            return self
-        end = self.contents.begin
-        with fmp4.mapped(self.path) as data:
-            for frame in fmp4.frames(data, self.contents.begin):
-                if frame.time_s >= time_s:
-                    break
-                end = frame.offset + frame.size
-        os.truncate(self.path, end)
-        part = read_part(self.path, self.number)
-        if part is None:
-            self.path.unlink()
-        return part
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A part that an earlier process has left. fd: keeps it locked until it is closed."""
+
+    fd: int
+    part: Part
 
 
 class PartWriter:
-    """Appends frames to a new part, each with a single write: what ``append`` has returned for survives kill -9.
+    """Appends frames to a part, each with a single write: what ``append`` has returned for survives kill -9.
 
     The file is locked until ``close``, so that nobody takes it for one that was left behind.
     """
 
-    def __init__(self, path: Path, stream: Stream, run_id: str, number: int) -> None:
-        """Creates nothing yet: a part without a frame never stands on the disk."""
-        self._path = path
-        self._before = fmp4.header(stream, {"run": run_id, "part": number})
+    def __init__(self, path: Path, stream: Stream, said: Mapping[str, Any], found: Found | None = None) -> None:
+        """Creates nothing yet: a part without a frame never stands on the disk.
+
+        said: the part's description. found: the part at ``path`` that an earlier process has left, to go on in.
+        """
+        self.path = path
+        self._before = fmp4.header(stream, dict(said))
         self._fd: int | None = None
-        self._end = 0
-        self._count = 0
-        self._first_pts = 0
-        self._last_pts = 0
+        self._count = self.size = 0
+        self._first_pts = self._last_pts = 0
+        if found is not None:
+            self._take_over(found.fd, found.part.contents)
+
+    def _take_over(self, fd: int, contents: fmp4.Contents) -> None:
+        reopen(fd, contents)
+        os.lseek(fd, contents.end, os.SEEK_SET)
+        self._before, self._fd, self._count, self.size = b"", fd, contents.count, contents.end
+        self._first_pts, self._last_pts = contents.first.pts, contents.last.pts
 
     def append(self, packet: Packet) -> None:
         """Raises ``OSError``; the file then ends with the frame before."""
         if self._fd is None:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._first_pts, self._last_pts = packet.pts, packet.pts - USUAL_FRAME_TICKS
-        since_last = packet.pts - self._last_pts
-        data = self._before + fmp4.fragment(self._count + 1, packet, packet.pts - self._first_pts, since_last)
+        pts = max(packet.pts, self._last_pts + 1)
+        data = self._before + fmp4.fragment(self._count + 1, packet, pts - self._first_pts, pts - self._last_pts)
         try:
             _write_all(self._fd, data)
         except OSError:
-            os.ftruncate(self._fd, self._end)
+            os.ftruncate(self._fd, self.size)
+            os.lseek(self._fd, self.size, os.SEEK_SET)
             if not self._count:
-                self._path.unlink()
+                self.path.unlink()
+                os.close(self._fd)
+                self._fd = None
             raise
-        self._end += len(data)
+        self.size += len(data)
         self._count += 1
-        self._last_pts = packet.pts
+        self._last_pts = pts
         self._before = b""
 
+    def release(self) -> int | None:
+        """Ends writing; the descriptor keeps the part locked until it is closed. None where there is no part."""
+        fd, self._fd = self._fd, None
+        return fd
+
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if (fd := self.release()) is not None:
+            os.close(fd)
+
+
+def complete(found: Found) -> None:
+    """Makes an ordinary MP4 of a part, where the disk has room for its index; it stays fragmented where it has not.
+
+    Raises ``OSError`` for any other failure.
+    """
+    try:
+        finish(found.fd, found.part.contents, metadata(found.part.contents))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        log.warning("%s: no room for an index; it plays, but players cannot seek in it at once", found.part.path)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -117,21 +141,24 @@ def read_part(path: Path, number: int) -> Part | None:
     return Part(path, number, contents) if contents else None
 
 
-def claim(path: Path, number: int) -> tuple[int, Part | None]:
-    """Takes a part that an earlier process has left: (file descriptor that keeps it locked, the part).
+def claim(path: Path, number: int) -> Found | None:
+    """Takes a part that an earlier process has left.
 
-    What stands half-written at its end is cut off. A part in which no frame has become whole is removed, and
-    something else of that name left alone (both None). Raises ``BlockingIOError`` where the part is being written.
+    What stands half-written at its end is cut off. A part in which no frame has become whole is removed, and something
+    else of that name left alone (both None). Raises ``BlockingIOError`` where the part is being written.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         part = read_part(path, number)
         if part is not None:
-            os.ftruncate(fd, part.contents.end)
-        elif fmp4.is_beginning(os.pread(fd, 256, 0)):
+            if not part.contents.finished:
+                reopen(fd, part.contents)
+            return Found(fd, part)
+        if fmp4.is_beginning(os.pread(fd, 256, 0)):
             path.unlink()
     except OSError:
         os.close(fd)
         raise
-    return fd, part
+    os.close(fd)
+    return None

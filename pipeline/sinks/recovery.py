@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.sinks.joining import settle
-from pipeline.sinks.parts import Part
+from pipeline.sinks.parts import Found, Part
+from pipeline.sinks.settling import settle
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ def abandoned(directory: Path, source: str) -> set[Path]:
     return {directory / f"{match[1]}.mp4" for match in matches if match}
 
 
-def recovered_name(target: Path, parts: Sequence[Part]) -> Path:
+def recovered_name(target: Path, first: Part) -> Path:
     """Beside ``target``, with the time of the first frame."""
-    return target.with_stem(f"{target.stem}.recovered-{utc_name(parts[0].contents.first.wall_ns)}")
+    return target.with_stem(f"{target.stem}.recovered-{utc_name(first.contents.first.wall_ns)}")
 
 
 def utc_name(wall_ns: int) -> str:
@@ -31,13 +31,13 @@ def utc_name(wall_ns: int) -> str:
     return datetime.fromtimestamp(wall_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def recover(left_behind: Sequence[tuple[Path, Sequence[Part]]]) -> None:
-    """Joins the parts of other runs; what cannot be joined now is left for the next start."""
-    for target, parts in left_behind:
+def recover(left_behind: Sequence[tuple[Path, Sequence[Found]]]) -> None:
+    """Finishes the parts of other runs; what cannot be finished now is left for the next start."""
+    for target, found in left_behind:
         try:
-            made = settle(parts, target)
+            made = settle(found, target)
         except OSError as error:
-            log.warning("%s: an earlier recording cannot be joined now: %s", target, error.strerror)
+            log.warning("%s: an earlier recording cannot be finished now: %s", target, error.strerror)
             continue
         for path in made:
             log.warning("recovered a recording that an earlier run did not finish: %s", path)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from itertools import chain, count, groupby
 from pathlib import Path
 from typing import ClassVar
@@ -13,10 +14,13 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from pipeline.errors import ConfigError, RuntimeFailure
-from pipeline.sinks.joining import finished, settle, unfinished
-from pipeline.sinks.parts import Part, PartWriter, claim, part_path, part_paths, read_part
+from pipeline.sinks import fmp4
+from pipeline.sinks.parts import Found, PartWriter, claim, part_path, part_paths, read_part
 from pipeline.sinks.recovery import abandoned, recover, recovered_name, utc_name
+from pipeline.sinks.settling import finished, settle
 from pipeline.sinks.sink import Accepts, Packet, SinkConfig, SinkContext, Stream, Wish
+
+NEVER_S = float("-inf")
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +53,10 @@ class Config(SinkConfig):
 
 
 class Recorder:
-    """Stores each packet at once in a part; ``finish`` joins the parts into the one file.
+    """Stores each packet at once in a part; ``finish`` makes the file of it.
 
-    What another run has left behind at the same place (last night's crash) is joined while this one records: into
-    ``out.recovered-<UTC time>.mp4``, or in a directory into the file that it would have become.
+    What another run has left behind at the same place (last night's crash) is finished while this one records: as
+    ``out.recovered-<UTC time>.mp4``, or in a directory as the file that it would have become.
     """
 
     accepts: ClassVar[Accepts] = "packets"
@@ -67,13 +71,14 @@ class Recorder:
 
     def _reset(self) -> None:
         self._target = self._config.path
-        self._parts: list[Part] = []
+        self._own: dict[int, int] = {}
+        """The parts of this run by number: the descriptor that keeps each locked."""
+        self._number = 1
         self._stream: Stream | None = None
         self._writer: PartWriter | None = None
-        self._number = 1
-        self._done_s: float | None = None
+        self._done_s = NEVER_S
         self._recovery: threading.Thread | None = None
-        self._locks = contextlib.ExitStack()
+        self._strangers = contextlib.ExitStack()
 
     def open(self) -> float | None:
         """Raises ``ConfigError`` where the target exists, is being written by another run, or cannot be written."""
@@ -91,23 +96,24 @@ class Recorder:
         if left_behind:
             self._recovery = threading.Thread(target=recover, args=(left_behind,), name="recovery", daemon=True)
             self._recovery.start()
-        stored_s = [part.last_time_s for part in self._parts] + ([] if self._done_s is None else [self._done_s])
-        return max(stored_s, default=None)
+        return None if self._done_s == NEVER_S else self._done_s
 
     def start(self, stream: Stream) -> None:
         self._end_part()
         self._stream = stream
 
-    def wish(self, time_s: float) -> Wish:  # noqa: ARG002
-        return Wish.PACKET
+    def wish(self, time_s: float) -> Wish:
+        if time_s <= self._done_s:
+            return Wish.NOTHING
+        return Wish.PACKET if self._writer else Wish.KEYFRAME
 
     def write(self, packet: Packet) -> float | None:
         """Raises ``RuntimeFailure`` where the disk is full or gone; what was stored before stays playable."""
-        if self._done_s is not None and packet.time_s <= self._done_s:
+        if packet.time_s <= self._done_s:  # another sink was behind when the last process died
             return self._done_s
         try:
             if self._writer is None:
-                self._writer = self._new_part(packet)
+                self._writer = self._begin_part(packet)
             self._writer.append(packet)
         except OSError as error:
             raise RuntimeFailure(
@@ -121,17 +127,17 @@ class Recorder:
         self._end_part()
         if self._recovery is not None:
             self._recovery.join()
-        run_id, target = self._context.run_id, self._target
-        parts = [part for part in _parts_of(target) if part.run_id == run_id] if target else []
-        if target is None or not (parts or finished(target, run_id)):
+        target = self._target
+        found = list(self._found(target)) if target else []
+        if target is None or not (found or finished(target, self._context.run_id)):
             log.info("sink %s: there was no frame of %s, so there is no file", self._context.name, self._source)
             return
         try:
-            made = settle(parts, target, overwrite=self._config.overwrite)
+            made = settle(found, target, overwrite=self._config.overwrite)
         except OSError as error:
             raise RuntimeFailure(
                 f"sink {self._context.name}: cannot make {target}: {error.strerror}; the recording is in "
-                + ", ".join(str(part.path) for part in parts)
+                + ", ".join(str(each.part.path) for each in found)
             ) from error
         if made:
             log.info("sink %s: recorded %s", self._context.name, ", ".join(map(str, made)))
@@ -140,60 +146,71 @@ class Recorder:
 
     def close(self) -> None:
         self._end_part()
+        for fd in self._own.values():
+            os.close(fd)
+        self._own = {}
         if self._recovery is not None:
             self._recovery.join()
             self._recovery = None
-        self._locks.close()
+        self._strangers.close()
 
     def _try_to_write(self) -> None:
         """Raises ``ConfigError`` or ``OSError`` now rather than at the first frame."""
         target = self._config.path or self._directory / f"{self._source}.mp4"
         if target.exists() and not target.is_file():
             raise ConfigError(f"sink {self._context.name}: {target} is not a file")
-        trial = unfinished(target)
+        trial = target.with_name(f".{target.name}.trial")
         trial.touch()
         trial.unlink()
 
-    def _take_over(self) -> list[tuple[Path, list[Part]]]:
+    def _take_over(self) -> list[tuple[Path, list[Found]]]:
         """Finds what this run's earlier processes have stored; returns what other runs have left, and its names."""
-        others: list[tuple[Path, list[Part]]] = []
+        others: list[tuple[Path, list[Found]]] = []
         if self._config.directory:
             memory = self._memory()
             self._target = self._directory / memory.read_text() if memory.exists() else None
             for target in abandoned(self._directory, self._source) - {self._target}:
                 with contextlib.suppress(BlockingIOError):  # another run is writing it
-                    others.append((target, self._claim_all(target)))
-            others = [(target, parts) for target, parts in others if parts]
-        if self._target is None:
-            return others
+                    others.append((target, list(self._claim_all(target))))
+        if self._target is not None:
+            others += self._take_over_target(self._target)
+        for _, found in others:
+            for each in found:
+                self._strangers.callback(os.close, each.fd)
+        return [(target, found) for target, found in others if found]
+
+    def _take_over_target(self, target: Path) -> list[tuple[Path, list[Found]]]:
+        run_id = self._context.run_id
         try:
-            parts = self._claim_all(self._target)
+            found = list(self._claim_all(target))
         except BlockingIOError as error:
-            raise ConfigError(f"sink {self._context.name}: another run is recording to {self._target}") from error
-        self._parts = [part for part in parts if part.run_id == self._context.run_id]
-        done = finished(self._target, self._context.run_id)
-        self._done_s = max((said.last_time_s for said in done.values()), default=None)
-        if self._target.exists() and not (self._parts or done or self._config.overwrite):
+            raise ConfigError(f"sink {self._context.name}: another run is recording to {target}") from error
+        own = [each for each in found if each.part.run_id == run_id]
+        strangers = sorted((each for each in found if each.part.run_id != run_id), key=lambda each: each.part.run_id)
+        done = finished(target, run_id)
+        self._own = {each.part.number: each.fd for each in own}
+        self._done_s = max([*(each.part.last_time_s for each in own), *(made.last_time_s for made in done), NEVER_S])
+        self._number = 1 + max([*part_paths(target), *(made.number for made in done)], default=0)
+        if target.exists() and not (own or done or self._config.overwrite):
+            for each in strangers:
+                self._strangers.callback(os.close, each.fd)
             raise ConfigError(
-                f"sink {self._context.name}: {self._target} exists; name another file, or overwrite it "
+                f"sink {self._context.name}: {target} exists; name another file, or overwrite it "
                 "(--overwrite; overwrite: true)"
             )
-        strangers = sorted((part for part in parts if part not in self._parts), key=lambda part: part.run_id)
-        for _, group in groupby(strangers, key=lambda part: part.run_id):
-            left = list(group)
-            others.append((recovered_name(self._target, left), left))
-        self._number = 1 + max(part_paths(self._target), default=0)
-        return others
+        groups = [list(group) for _, group in groupby(strangers, key=lambda each: each.part.run_id)]
+        return [(recovered_name(target, group[0].part), group) for group in groups]
 
-    def _claim_all(self, target: Path) -> list[Part]:
-        """Every part of ``target``, locked until ``close``. Raises ``BlockingIOError`` where one is being written."""
-        parts: list[Part] = []
-        for number, path in part_paths(target).items():
-            fd, part = claim(path, number)
-            self._locks.callback(os.close, fd)
-            if part is not None:
-                parts.append(part)
-        return parts
+    def _claim_all(self, target: Path) -> Iterator[Found]:
+        """Every part of ``target``, locked. Raises ``BlockingIOError`` where one is being written."""
+        with contextlib.ExitStack() as undo:
+            found: list[Found] = []
+            for number, path in part_paths(target).items():
+                if (each := claim(path, number)) is not None:
+                    undo.callback(os.close, each.fd)
+                    found.append(each)
+            undo.pop_all()
+        return iter(found)
 
     def _memory(self) -> Path:
         """Where a later process of this run finds the name that was chosen in the directory."""
@@ -208,29 +225,34 @@ class Recorder:
         new.replace(self._memory())
         return target
 
-    def _new_part(self, packet: Packet) -> PartWriter:
+    def _begin_part(self, packet: Packet) -> PartWriter:
+        """Goes on in the newest part where its pictures are of the same kind."""
         if self._stream is None:
             raise AssertionError("start comes before write")
         if self._target is None:
             self._target = self._choose_target(packet)
-        # another sink of this source was behind when the last process died: these frames come again
-        for part in self._parts:
-            part.cut_from(packet.time_s)
-        self._parts = []
-        path = part_path(self._target, self._number)
-        writer = PartWriter(path, self._stream, self._context.run_id, self._number)
-        self._number += 1
-        return writer
+        last = max(self._own, default=0)
+        found = next(self._found(self._target, last), None)
+        if found is None or found.part.contents.codec != fmp4.codec(self._stream):
+            found = None
+            self._number = max(self._number, last + 1)
+        else:
+            self._number = last
+            del self._own[last]
+        said = {"run": self._context.run_id, "part": self._number, "source": self._source}
+        return PartWriter(part_path(self._target, self._number), self._stream, said, found)
+
+    def _found(self, target: Path, first: int = 1) -> Iterator[Found]:
+        """This run's parts from number ``first`` on, as they stand on the disk now."""
+        for number, fd in sorted(self._own.items()):
+            if number >= first and (part := read_part(part_path(target, number), number)) is not None:
+                yield Found(fd, part)
 
     def _end_part(self) -> None:
         if self._writer is not None:
-            self._locks.callback(self._writer.close)  # it stays locked until the recording is done
+            if (fd := self._writer.release()) is not None:  # it stays locked until the recording is done
+                self._own[self._number] = fd
             self._writer = None
-
-
-def _parts_of(target: Path) -> list[Part]:
-    parts = (read_part(path, number) for number, path in part_paths(target).items())
-    return [part for part in parts if part is not None]
 
 
 def create(config: Config, context: SinkContext) -> Recorder:

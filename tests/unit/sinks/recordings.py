@@ -9,8 +9,7 @@ import av
 
 from pipeline.config import EncoderSpec
 from pipeline.sinks.encoder import Encoder
-from pipeline.sinks.kinds import recorder
-from pipeline.sinks.sink import Packet, SinkContext, Stream
+from pipeline.sinks.sink import Packet, PacketSink, SinkContext, Stream, Wish
 from pipeline.types import FrameRef, Layout
 
 SMALL = Layout(64, 48)
@@ -35,14 +34,18 @@ def new_encoder(layout: Layout = SMALL) -> Encoder:
 
 
 def encode_with(
-    encoder: Encoder, numbers: Sequence[int], time_s: Callable[[int], float] | None = None
+    encoder: Encoder,
+    numbers: Sequence[int],
+    time_s: Callable[[int], float] | None = None,
+    wish: Callable[[float], Wish] = lambda _: Wish.PACKET,
 ) -> Iterator[Packet]:
     for number in numbers:
         image = encoder.frame()
         image.y[:] = shade(number)
         image.u[:] = image.v[:] = 128
         at_s = time_s(number) if time_s else number / 25
-        yield from encoder.encode(FrameRef("gate", number, 0, at_s, 0, WALL_NS + round(at_s * 1e9)))
+        frame = FrameRef("gate", number, 0, at_s, 0, WALL_NS + round(at_s * 1e9))
+        yield from encoder.encode(frame, keyframe=wish(at_s) is Wish.KEYFRAME)
 
 
 def context(tmp_path: Path, run_id: str = "run-1", *, restarted: bool = False) -> SinkContext:
@@ -51,12 +54,15 @@ def context(tmp_path: Path, run_id: str = "run-1", *, restarted: bool = False) -
     return SinkContext("video", run_id, state, "gate", restarted)
 
 
-def record(sink: recorder.Recorder, numbers: Sequence[int], layout: Layout = SMALL) -> None:
-    """Writes those frames as one encoder's stream, and checks that each is said to be safe at once."""
+def record(sink: PacketSink, numbers: Sequence[int], layout: Layout = SMALL, safe_s: float = float("-inf")) -> None:
+    """Writes those frames as one encoder's stream, and checks that each is said to be safe at once.
+
+    safe_s: up to where all is stored already.
+    """
     encoder = new_encoder(layout)
     sink.start(encoder.stream)
-    for packet in encode_with(encoder, numbers):
-        assert sink.write(packet) == packet.time_s
+    for packet in encode_with(encoder, numbers, wish=sink.wish):
+        assert sink.write(packet) == max(packet.time_s, safe_s)
 
 
 def frames(path: Path) -> list[tuple[int, int]]:

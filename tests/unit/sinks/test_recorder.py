@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
@@ -85,6 +87,30 @@ def test_a_part_plays_while_it_is_written_and_nothing_stands_under_the_final_nam
     assert names(tmp_path) == ["out.part-1.mp4"]
     assert numbers(tmp_path / "out.part-1.mp4") == list(range(12))
     sink.close()
+
+
+def test_a_recording_is_finished_where_it_stands(tmp_path: Path) -> None:
+    sink = Recorder(Config(path=tmp_path / "out.mp4"), context(tmp_path))
+    sink.open()
+    record(sink, range(60))
+    before = (tmp_path / "out.part-1.mp4").stat()
+    finished(sink)
+    after = (tmp_path / "out.mp4").stat()
+    assert after.st_ino == before.st_ino
+    assert 0 < after.st_size - before.st_size < 2500 + 60 * 25
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        track = file.streams.video[0]
+        assert track.frames == 60
+        assert track.duration == 60 * 3600
+        file.seek(round(2.1 * 90_000), stream=track)
+        assert next(file.decode(track)).pts == 50 * 3600
+        said = json.loads(file.metadata["comment"])
+        assert file.metadata["creation_time"] == "2026-11-18T11:06:40.000000Z"
+    assert (said["run"], said["source"], said["frames"]) == ("run-1", "gate", 60)
+    assert said["start_utc"] == "2026-11-18T11:06:40.000Z"
+    assert datetime.fromisoformat(said["start_local"]) == datetime.fromisoformat(said["start_utc"])
+    lasted = datetime.fromisoformat(said["end_utc"]) - datetime.fromisoformat(said["start_utc"])
+    assert lasted == timedelta(seconds=59 / 25)
 
 
 def test_odd_sizes_are_recorded_at_the_next_even_size(tmp_path: Path) -> None:
@@ -261,7 +287,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_on_a_full_disk_the_parts_become_files(tmp_path: Path, small_disk: Path) -> None:
+def test_on_a_full_disk_the_recording_becomes_a_file_without_an_index(tmp_path: Path, small_disk: Path) -> None:
     sink = Recorder(Config(path=small_disk / "out.mp4"), context(tmp_path))
     sink.open()
     record(sink, range(20))
@@ -270,9 +296,8 @@ def test_on_a_full_disk_the_parts_become_files(tmp_path: Path, small_disk: Path)
     written, reason = write_until_it_fails(sink, encode_with(encoder, range(20, 5000)))
     assert "No space left on device" in reason
     finished(sink)
-    assert names(small_disk) == ["out.2.mp4", "out.mp4"]
-    assert len(frames(small_disk / "out.mp4")) == 20
-    assert len(frames(small_disk / "out.2.mp4")) == written
+    assert names(small_disk) == ["out.mp4"]
+    assert len(frames(small_disk / "out.mp4")) == 20 + written
 
 
 def test_a_gone_disk_is_a_runtime_failure(tmp_path: Path) -> None:

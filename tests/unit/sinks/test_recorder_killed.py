@@ -49,7 +49,7 @@ def die_at(call: int) -> None:
 
         return step
 
-    for name in ("fsync", "replace", "rename", "unlink"):
+    for name in ("fsync", "pwrite", "ftruncate", "replace", "rename", "unlink"):
         setattr(os, name, deadly(getattr(os, name)))
 
 
@@ -82,10 +82,11 @@ def test_killed_at_every_step_of_finish(tmp_path: Path, place: str) -> None:
             go_on(run, config, 8)
 
         killed = outcome(in_process(finish))
-        go_on(run, config, 8)
+        more = 10 if killed and not list(run.rglob("*[tZ].mp4")) else 8  # unnamed, it can still grow
+        go_on(run, config, more)
         files = [path for path in run.rglob("*") if path.is_file() and "state" not in path.parts]
         assert [path.suffix for path in files] == [".mp4"], f"left over after step {calls}"
-        assert numbers(files[0]) == list(range(8)), f"after step {calls}"
+        assert numbers(files[0]) == list(range(more)), f"after step {calls}"
         if killed == 0:
             break
     assert calls > 5, "finish was not interrupted where it matters"
@@ -166,7 +167,7 @@ def test_whatever_stands_half_written_at_the_end_is_ignored(tmp_path: Path) -> N
         assert numbers(run / "out.mp4") == list(range(5))
 
 
-def test_frames_that_come_again_replace_what_was_stored(tmp_path: Path) -> None:
+def test_frames_that_come_again_are_stored_once(tmp_path: Path) -> None:
     """Another sink of the source was two frames behind, so that encoding starts there again."""
     config = Config(path=tmp_path / "out.mp4")
     sink = Recorder(config, context(tmp_path))
@@ -174,7 +175,7 @@ def test_frames_that_come_again_replace_what_was_stored(tmp_path: Path) -> None:
     record(sink, range(6))
     sink.close()
     sink.open()
-    record(sink, range(4, 9))
+    record(sink, range(4, 9), safe_s=5 / 25)
     sink.finish()
     sink.close()
     assert numbers(tmp_path / "out.mp4") == list(range(9))
