@@ -58,7 +58,7 @@ def test_a_lossless_writer_waits_for_the_slowest_lossless_reader_only(head: Head
     while writer.has_room(SMALL):
         put(writer, written)
         written += 1
-    assert written == slots_for(SMALL)
+    assert written == slots_for(SMALL, waits=True)
     assert [value_of(reader.frame(i).image) for i in range(written)] == list(range(written))
     reader.move(1)
     assert writer.has_room(SMALL)
@@ -71,7 +71,7 @@ def test_a_lossless_writer_waits_for_the_slowest_lossless_reader_only(head: Head
 
 def test_a_live_writer_overwrites_the_oldest(head: Head) -> None:
     writer, reader = Writer(head, lossless=False), Reader(head, "viewer")
-    slots = slots_for(SMALL)
+    slots = slots_for(SMALL, waits=False)
     put(writer, 0)
     looked_at = reader.frame(0)
     for i in range(1, slots + 1):
@@ -86,12 +86,18 @@ def test_a_live_writer_overwrites_the_oldest(head: Head) -> None:
 
 def test_a_slot_is_dead_before_its_first_byte_changes(head: Head) -> None:
     writer, reader = Writer(head, lossless=False), Reader(head, "viewer")
-    for i in range(slots_for(SMALL)):
+    for i in range(slots_for(SMALL, waits=False)):
         put(writer, i)
     frame = reader.frame(0)
     writer.claim(SMALL)
     assert not reader.valid(frame)
-    assert head.next_seq == slots_for(SMALL), "claimed is not published"
+    assert head.next_seq == slots_for(SMALL, waits=False), "claimed is not published"
+
+
+def test_a_source_that_waits_needs_fewer_slots_than_one_that_overwrites() -> None:
+    large = Layout(1920, 1080)
+    assert 6 <= slots_for(large, waits=True) < slots_for(large, waits=False) <= 16
+    assert slots_for(Layout(7680, 4320), waits=True) == slots_for(Layout(7680, 4320), waits=False) == 6
 
 
 def test_a_position_never_goes_back(head: Head) -> None:
@@ -174,7 +180,7 @@ def test_torture_no_frame_is_ever_mixed_with_another(tmp_path: Path) -> None:
     reader, whole, lapped = Reader(head, "viewer"), 0, 0
     while head.end_seq is None:
         newest = head.next_seq - 1
-        for seq in (newest, newest - slots_for(SMALL) + 1):
+        for seq in (newest, newest - slots_for(SMALL, waits=False) + 1):
             if seq < 0:
                 continue
             try:
