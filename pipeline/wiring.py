@@ -11,7 +11,8 @@ A site becomes these stages, from the sinks to the captures:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.errors import StartupError
 from pipeline.stage import Stage
 from pipeline.transport import shared
 from pipeline.transport.channel import Bell, BellListener, ipc
-from pipeline.transport.head import LOSSLESS, Head
+from pipeline.transport.head import DETACHED, LOSSLESS, Head
 from pipeline.transport.results import EVENTS_WAITING, OUTBOX, ResultLog
 from pipeline.transport.ring import Reader
 from pipeline.types import Layout
@@ -32,6 +33,7 @@ HEALTH_SOCKET = "health"
 EVENT_LOG = "events.sqlite"
 LOGGED = ("events", "log")
 """The bell that says that the event log has something new."""
+SPOOL = "spool"
 INFERENCE, ANNOTATOR = "inference", "annotator"
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -95,6 +97,11 @@ def stages(site: Site) -> list[StageSpec]:
     return specs
 
 
+def _is_logged(site: Site, source: str) -> bool:
+    """Whether the source's events go into the event log."""
+    return any(spec.name == "events" and source in spec.sources for spec in stages(site))
+
+
 def check(site: Site, models_dir: Path | None) -> None:
     """What can be known to be wrong beside the configuration's own text, before anything starts.
 
@@ -125,7 +132,9 @@ def prepare(site: Site, run_dir: Path) -> None:
             readers.append((ANNOTATOR, LOSSLESS))
         Head.create(run_dir, source, readers).close()
         results = ResultLog.create(run_dir, source, max(OUTBOX, -(-EVENTS_WAITING // len(site.sources))))
-        if not any(spec.name == "events" and source in spec.sources for spec in specs):
+        if _is_logged(site, source):
+            (run_dir / SPOOL).mkdir(exist_ok=True)
+        else:
             results.detach_events()
         results.close()
 
@@ -207,6 +216,7 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
     from pipeline.sinks.encoder import Encoder, EncoderConfig
     from pipeline.sinks.overlay import Overlay
     from pipeline.sinks.sink import SinkContext
+    from pipeline.sinks.spool import Spool
 
     pipeline = site.pipelines[site.pipeline_of(source_id)]
     labels = _labels(site, pipeline, place.models_dir)
@@ -215,10 +225,14 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
     def overlay(layout: Layout) -> Overlay:
         return Overlay(layout, source_id, labels)
 
+    spool = Spool(place.run_dir / SPOOL, source_id)
+    logged = _is_logged(site, source_id)
     sinks: list[Any] = []
     for name, part in _sinks(site, pipeline, "packets").items():
         state_dir = place.state_dir(name, source_id)
         context = SinkContext(name, place.run_id, state_dir, source_id, place.restarted, labels)
+        if logged:
+            context = replace(context, tell=spool.tell)
         sinks.append(part.plugin.create(part.config, context))
     return AnnotatorStage(
         f"{ANNOTATOR}/{source_id}",
@@ -228,6 +242,7 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
         sinks,
         create_encoder=lambda layout: Encoder(layout, encoder),
         create_overlay=overlay,
+        on_finish=spool.end if logged else None,
     )
 
 
@@ -248,8 +263,9 @@ def event_log_path(site: Site, run_dir: Path) -> Path:
 def _events(site: Site, place: Place) -> Stage:
     from pipeline.sinks.delivery import Delivery
     from pipeline.sinks.event_log import EventLog
-    from pipeline.sinks.events_stage import EventsStage, OutboxInlet
+    from pipeline.sinks.events_stage import EventsStage, Inlet, OutboxInlet
     from pipeline.sinks.sink import SinkContext
+    from pipeline.sinks.spool import SpoolInlet
 
     path = event_log_path(site, place.run_dir)
     sources: dict[str, set[str]] = {}
@@ -269,11 +285,15 @@ def _events(site: Site, place: Place) -> Stage:
         )
         sink = site.sinks[name].plugin.create(site.sinks[name].config, context)
         deliveries.append(Delivery(name, sink, frozenset(its), path.parent / "cursors" / name))
-    [spec] = [spec for spec in stages(site) if spec.name == "events"]
-    inlets = [
+    specs = {spec.name: spec for spec in stages(site)}
+    spec = specs["events"]
+    inlets: list[Inlet] = [
         OutboxInlet(source, ResultLog.attach(place.run_dir, source), place.listener(source, "event"))
         for source in sorted(spec.sources)
     ]
+    annotated = {s: Head.attach(place.run_dir, s) for s in spec.sources if f"{ANNOTATOR}/{s}" in specs}
+    if annotated:
+        inlets.append(SpoolInlet(place.run_dir / SPOOL, {s: partial(_is_gone, head) for s, head in annotated.items()}))
     kept_s = site.events.retention_days * 86400
     return EventsStage(
         "events",
@@ -283,6 +303,11 @@ def _events(site: Site, place: Place) -> Stage:
         retention_s=kept_s or None,
         bell=place.bell(*LOGGED),
     )
+
+
+def _is_gone(head: Head) -> bool:
+    """Whether the source's annotator has failed for good."""
+    return head.part(ANNOTATOR) == DETACHED
 
 
 def processors() -> int:

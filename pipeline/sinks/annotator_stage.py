@@ -59,6 +59,7 @@ class AnnotatorStage:
         *,
         create_encoder: Callable[[Layout], Encoder],
         create_overlay: Callable[[Layout], Overlay],
+        on_finish: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self._reader = reader
@@ -67,6 +68,7 @@ class AnnotatorStage:
         self._outlets = [_Outlet(sink) for sink in sinks]
         self._create_encoder = create_encoder
         self._create_overlay = create_overlay
+        self._on_finish = on_finish
         self._missing = MissingFrames(reader.head)
         self._picture: _Picture | None = None
         self._paused = False
@@ -218,6 +220,8 @@ class AnnotatorStage:
         self._each(lambda outlet: outlet.sink.finish())
         self._unsafe.clear()
         self._reader.move(self._results.published)
+        if self._on_finish:
+            self._on_finish()
         for outlet in self._outlets:
             if outlet.failed:
                 raise outlet.failed
