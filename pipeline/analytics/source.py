@@ -9,9 +9,12 @@ import msgspec
 
 from pipeline.analytics.moment import Moment, rfc3339
 from pipeline.analytics.outages import Outages
-from pipeline.analytics.rule import Rule
 from pipeline.analytics.tracking import Tracker
+from pipeline.analytics.watch import Watch, Zone
+from pipeline.areas import Area
+from pipeline.errors import ConfigError
 from pipeline.plugins import Plugin, PluginConfig
+from pipeline.schedule import Schedule
 from pipeline.types import Detections, Event, FrameRef, Result
 from pipeline.ulid import IdFactory
 
@@ -37,18 +40,19 @@ class Model(NamedTuple):
 class SourceAnalytics:
     """Tracker and rules of one source; the same frames and detections give the same results and events.
 
-    rules: by their name in the configuration; they see every result in this order, except while the source is lost
-    and until it has been back for ``SETTLE_S``. model: named in every event that it has a part in.
+    watches: the rules, by name; they see every result in this order, except while the source is lost and until it has
+    been back for ``SETTLE_S``. model: named in every event that it has a part in.
     """
 
     def __init__(
-        self, tracker: Tracker, rules: Mapping[str, Rule], outages: Outages, model: Model | None = None
+        self, tracker: Tracker, watches: Mapping[str, Watch], outages: Outages, model: Model | None = None
     ) -> None:
         self._tracker = tracker
-        self._rules = dict(rules)
+        self._watches = dict(watches)
         self._outages = outages
         self._model = model
         self._last: FrameRef | None = None
+        self._away_since_s: float | None = None
 
     def update(
         self, frame: FrameRef, detections: Detections | None, reason: str | None, size_wh: tuple[int, int]
@@ -64,9 +68,15 @@ class SourceAnalytics:
         # a frame is proof enough, whether or not anybody said so
         events = self._outages.end(Moment.of(frame))
         if self._outages.settled(frame.time_s, SETTLE_S):
-            for rule in self._rules.values():
-                events += self._signed(rule.update(result), frame.wall_ns)
+            events += self._signed(self._judge(result, size_wh), frame.wall_ns)
         return result, events
+
+    def _judge(self, result: Result, size_wh: tuple[int, int]) -> list[Event]:
+        if self._away_since_s is not None:
+            for watch in self._watches.values():
+                watch.resume(result.frame.time_s - self._away_since_s)
+            self._away_since_s = None
+        return [event for watch in self._watches.values() for event in watch.update(result, size_wh)]
 
     def source_changed(self, state: str, reason: str, wall_ns: int, time_s: float) -> list[Event]:
         """The source is ``live`` or, with any other ``state``, was lost for ``reason``; saying it again does nothing.
@@ -76,8 +86,11 @@ class SourceAnalytics:
         now = Moment(time_s, wall_ns)
         if state == "live":
             return self._outages.end(now)
-        ended = [] if self._outages.lost else self._end_episodes("source_lost")
-        return ended + self._outages.begin(now, reason)
+        if self._outages.lost:
+            return []
+        if self._last is not None and self._away_since_s is None:
+            self._away_since_s = self._last.time_s
+        return self._end_episodes("source_lost") + self._outages.begin(now, reason)
 
     def finish(self, reason: str = "end_of_stream") -> list[Event]:
         """Ends every open episode behind the newest frame."""
@@ -86,7 +99,7 @@ class SourceAnalytics:
     def _end_episodes(self, reason: str) -> list[Event]:
         if self._last is None:
             return []
-        ended = [event for rule in self._rules.values() for event in rule.finish(self._last, reason)]
+        ended = [event for watch in self._watches.values() for event in watch.finish(self._last, reason)]
         return self._signed(ended, self._last.wall_ns)
 
     def _signed(self, events: list[Event], wall_ns: int) -> list[Event]:
@@ -102,26 +115,29 @@ class SourceAnalytics:
             "version": STATE_VERSION,
             "last": msgspec.to_builtins(self._last),
             "outages": self._outages.snapshot(),
+            "away_since_s": self._away_since_s,
             "tracker": self._tracker.snapshot(),
-            "rules": {name: rule.snapshot() for name, rule in self._rules.items()},
+            "watches": {name: watch.snapshot() for name, watch in self._watches.items()},
         }
 
     def restore(self, state: Any) -> None:
         """Goes on from what ``snapshot`` gave; raises ``ValueError`` where it does not fit these rules."""
         if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
             raise ValueError(f"not a state of version {STATE_VERSION} of a source's analytics")
-        rules = state.get("rules")
-        if not isinstance(rules, dict) or set(rules) != set(self._rules):
-            raise ValueError(f"a state for other rules than {', '.join(self._rules) or 'none'}")
+        watches = state.get("watches")
+        if not isinstance(watches, dict) or set(watches) != set(self._watches):
+            raise ValueError(f"a state for other rules than {', '.join(self._watches) or 'none'}")
         try:
             last = msgspec.convert(state.get("last"), FrameRef | None)
+            away_since_s = msgspec.convert(state.get("away_since_s"), float | None)
         except msgspec.ValidationError as error:
             raise ValueError(f"not a state of a source's analytics: {error}") from error
         self._outages.restore(state.get("outages"))
         self._tracker.restore(state.get("tracker"))
-        for name, rule in self._rules.items():
-            rule.restore(rules[name])
+        for name, watch in self._watches.items():
+            watch.restore(watches[name])
         self._last = last
+        self._away_since_s = away_since_s
 
 
 def build(
@@ -132,20 +148,38 @@ def build(
     *,
     confidence_min: float = 0.5,
     first_track_id: int = 1,
+    zones: Mapping[str, Area] | None = None,
+    schedule: Schedule | None = None,
     model: Model | None = None,
 ) -> SourceAnalytics:
     """The analytics of ``source_id`` for a detector with ``labels``.
 
     rules: each with its checked configuration, by name. make_id: one for the run (``ulid.id_factory``).
-    Raises ``ConfigError`` where a rule does not fit the detector.
+    zones: those of the pipeline, by name. schedule: for rules that have none of their own.
+    Raises ``ConfigError`` where a rule does not fit the detector or names a zone that there is not.
     """
 
     def named(name: str) -> IdFactory:
         return lambda wall_ns, key: make_id(wall_ns, f"{name}/{key}")
 
+    watches: dict[str, Watch] = {}
+    for name, (plugin, config) in rules.items():
+        when = getattr(config, "schedule", None) or schedule
+        for key, zone in _places(name, getattr(config, "zones", ()), source_id, zones or {}).items():
+            watches[key] = Watch(plugin.create(config, source_id, labels, named(key)), zone, when)
     return SourceAnalytics(
         Tracker(len(labels), start_confidence=confidence_min, first_id=first_track_id),
-        {name: plugin.create(config, source_id, labels, named(name)) for name, (plugin, config) in rules.items()},
+        watches,
         Outages(source_id, named("")),  # no rule has that name
         model,
     )
+
+
+def _places(rule: str, wanted: Sequence[str], source_id: str, zones: Mapping[str, Area]) -> Mapping[str, Zone | None]:
+    """Where a rule looks in this source, by a name for its state: ``rule``, or ``rule@zone`` of each zone it names."""
+    for name in wanted:
+        if name not in zones:
+            raise ConfigError(f"rule {rule}: {name!r} is not a zone here; there are: {', '.join(zones) or 'none'}")
+    if not wanted:
+        return {rule: None}
+    return {f"{rule}@{name}": Zone(name, zones[name]) for name in wanted if zones[name].applies_to(source_id)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,10 @@ def frame(time_s: float, seq: int = 0) -> FrameRef:
     return FrameRef("gate", seq, 0, time_s, 0, WALL_NS + round(time_s * 1e9))
 
 
-def analytics(**config: Any) -> SourceAnalytics:
-    rule = plugins.load("rule", "no_mask")
-    return build("gate", LABELS, {"no_mask": (rule, rule.config(**config))}, id_factory(b"test"))
+def analytics(kind: str = "no_mask", *, about: Mapping[str, Any] | None = None, **config: Any) -> SourceAnalytics:
+    """One rule of that kind and configuration; ``about``: what else ``build`` is told."""
+    rule = plugins.load("rule", kind)
+    return build("gate", LABELS, {kind: (rule, rule.config(**config))}, id_factory(b"test"), **(about or {}))
 
 
 def feed(stream: SourceAnalytics, looks: Sequence[Look], first_seq: int = 0) -> tuple[list[Result], list[Event]]:
@@ -62,10 +63,19 @@ def feed(stream: SourceAnalytics, looks: Sequence[Look], first_seq: int = 0) -> 
     return results, events
 
 
-def play(looks: Sequence[Look], **config: Any) -> list[Event]:
+def play(looks: Sequence[Look], kind: str = "no_mask", **config: Any) -> list[Event]:
     """The events of a whole stream, its end included."""
-    stream = analytics(**config)
+    stream = analytics(kind, **config)
     return feed(stream, looks)[1] + stream.finish()
+
+
+def at(x: float, class_id: int = BARE, confidence: float = 0.9) -> Face:
+    return (x, 300.0, 80.0, confidence, class_id)
+
+
+def span(start_s: float, end_s: float, faces: list[Face] | None, fps: float = 25) -> list[Look]:
+    """Looks that all show ``faces``; None: nobody looked."""
+    return [Look(start_s + k / fps, faces) for k in range(round((end_s - start_s) * fps))]
 
 
 def story(events: Sequence[Event]) -> list[str]:

@@ -1,21 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from analytics_scenes import BARE, LABELS, MASK, Face, Look, analytics, feed, play, story
+from analytics_scenes import BARE, LABELS, MASK, Look, analytics, at, feed, play, span, story
 from pydantic import ValidationError
 
 from pipeline import plugins
 from pipeline.analytics.rules.no_mask import Config, create
 from pipeline.errors import ConfigError
 from pipeline.ulid import id_factory
-
-
-def at(x: float, class_id: int = BARE, confidence: float = 0.9) -> Face:
-    return (x, 300.0, 80.0, confidence, class_id)
-
-
-def span(start_s: float, end_s: float, faces: list[Face] | None, fps: float = 25) -> list[Look]:
-    return [Look(start_s + k / fps, faces) for k in range(round((end_s - start_s) * fps))]
 
 
 def test_a_person_without_a_mask_is_one_episode() -> None:
@@ -53,6 +45,23 @@ def test_a_glimpse_raises_nothing() -> None:
 
 def test_two_looks_with_a_long_gap_confirm_nothing() -> None:
     assert play([Look(0, [at(400)]), Look(0.9, [at(400)])]) == []
+
+
+def test_a_look_with_a_mask_takes_back_what_one_without_gave() -> None:
+    def looks(masked_of_ten: int) -> list[Look]:
+        return [Look(k / 25, [at(400, MASK if k % 10 < masked_of_ten else BARE, 0.9)]) for k in range(250)]
+
+    assert story(play(looks(2))) == ["new", "end_of_stream"]
+    assert play(looks(5)) == []
+
+
+def test_an_episode_that_goes_on_says_so() -> None:
+    new, first, second, end = play(span(0, 7, [at(400)]) + span(7, 8, [at(400, confidence=0.95)]), update_s=3)
+    assert [event.phase for event in (new, first, second, end)] == ["new", "update", "update", "end"]
+    assert [event.number for event in (new, first, second, end)] == [0, 1, 2, 0]
+    assert (new.id, new.t_start) == (second.id, second.t_start)
+    assert [new.confidence, end.confidence_best] == pytest.approx([0.9, 0.95])
+    assert (new.faces, first.t_end, first.t_update) == (1, None, "2027-01-15T08:00:03.520Z")
 
 
 def test_weak_detections_confirm_nothing() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,7 +26,7 @@ def test_every_frame_gives_a_result_that_says_whether_it_was_looked_at() -> None
 @settings(max_examples=60, deadline=None)
 @given(streams(), st.integers(0, 25))
 def test_a_restored_stream_goes_on_bit_for_bit(looks: list[Look], split: int) -> None:
-    config = {"confirm_s": 0.3, "cooldown_s": 5.0, "clear_s": 0.2}
+    config: dict[str, Any] = {"confirm_s": 0.3, "cooldown_s": 5.0, "clear_s": 0.2}
     whole, second = analytics(**config), analytics(**config)
     cut = analytics(**config)
     expected = feed(whole, looks)
@@ -52,14 +53,17 @@ def test_every_episode_begins_once_and_ends_once(looks: list[Look]) -> None:
     phases: dict[str, list[str]] = {}
     for event in play(looks, confirm_s=0.3, cooldown_s=1.0):
         phases.setdefault(event.id, []).append(event.phase)
-    assert all(phase == ["new", "end"] for phase in phases.values())
+    for seen in phases.values():
+        assert (seen[0], seen[-1], set(seen[1:-1]) <= {"update"}) == ("new", "end", True)
 
 
 def test_a_stream_without_frames_ends_without_events() -> None:
     assert analytics().finish() == []
 
 
-@pytest.mark.parametrize("spoil", [{"version": 0}, {"rules": {}}, {"rules": None}, {"last": 3}, {"tracker": None}])
+@pytest.mark.parametrize(
+    "spoil", [{"version": 0}, {"watches": {}}, {"watches": None}, {"last": 3}, {"tracker": None}, {"outages": 1}]
+)
 def test_a_foreign_state_is_refused(spoil: dict[str, object]) -> None:
     stream = analytics()
     feed(stream, LOOKS[:5])
