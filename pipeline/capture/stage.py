@@ -115,7 +115,8 @@ class CaptureStage:
         wall_ns = self._start_wall_ns + round(time_s * 1e9) if lossless else self._wall_clock_ns()
         writer.publish(time_s=time_s, captured_ns=captured_ns, wall_ns=wall_ns, corrupt=picture.corrupt)
         self._frames += 1
-        self._bell.ring()
+        if not self._head.busy:
+            self._bell.ring()
 
     def _time_s(self, writer: Writer, picture: Picture) -> float:
         """The picture's place on the ring's clock; a source that began anew is put behind what was published."""

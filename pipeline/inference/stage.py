@@ -60,6 +60,7 @@ class InferenceStage:
         self._failure: BaseException | None = None
         self._closed = False
         self._busy = 0
+        self._all_busy = False
         self._results = 0
         self._detector: Looking | None = None
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="detect")
@@ -77,6 +78,7 @@ class InferenceStage:
             lane.cursor = lane.results.published
             lane.reader.move(lane.cursor)
             lane.looked = self._interval_before(lane)
+            lane.head.busy = False
 
     def stop(self) -> None:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
@@ -89,6 +91,7 @@ class InferenceStage:
             if self._failure is not None:
                 raise self._failure
             progress = self._commit_all() + self._start_all()
+            self._tell_busy()
             for lane in self._lanes:
                 if lane.drained and not lane.results.finished and self._may_start(lane):
                     self._finish(lane)
@@ -124,6 +127,15 @@ class InferenceStage:
             self._commit_ready(lane)
             self._pass_over(lane)
         return None
+
+    def _tell_busy(self) -> None:
+        """While every worker has a frame no bell need be rung for another: each comes for one when it is done."""
+        if self._all_busy != (self._busy == self._in_flight):
+            self._all_busy = not self._all_busy
+            for lane in self._lanes:
+                lane.head.busy = self._all_busy
+            if not self._all_busy:
+                self._wake()  # a frame that came between the last look and this had no bell
 
     def _all_proven(self) -> bool:
         """A source's first frame is looked at alone, so that one which takes the process down is known by name."""
@@ -226,6 +238,7 @@ class InferenceStage:
                 self._commit_all()
                 job = self._next_job()
                 self._start_all()
+                self._tell_busy()
         except BaseException as error:  # noqa: BLE001  raised by ``step``, in the stage's own thread
             self._failure = error
         if self._failure is not None or any(lane.drained for lane in self._lanes):

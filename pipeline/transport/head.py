@@ -24,6 +24,7 @@ _HELD, _MISSING, _ORIGIN, _LOSSES, _UNDECODED, _CHANGES = 10, 11, 12, 13, 14, 15
 _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
+_BUSY = _READER_WORD + 2 * READERS_MAX
 _TABLE_WORD = 64
 _TABLE_ROWS, _TABLE_COLUMNS = 32, 10
 _REASON_BYTE, _TEXT_BYTES = 4096, 1024
@@ -120,6 +121,15 @@ class Head:
     @held.setter
     def held(self, value: bool) -> None:
         self._words[_HELD] = value
+
+    @property
+    def busy(self) -> bool:
+        """Whether nobody waits for the next frame: who looks at them has its hands full, and comes by itself."""
+        return bool(self._words[_BUSY])
+
+    @busy.setter
+    def busy(self, value: bool) -> None:
+        self._words[_BUSY] = value
 
     @property
     def expected_frames(self) -> int | None:

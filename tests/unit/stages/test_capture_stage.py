@@ -40,6 +40,17 @@ def head(tmp_path: Path) -> Head:
     return head_in(tmp_path)
 
 
+def test_no_bell_is_rung_while_nobody_waits_for_it(head: Head) -> None:
+    capture = Capture(head, film(6))
+    head.busy = True
+    for _ in range(3):
+        capture.stage.step()
+    assert (head.next_seq, capture.bell.rung) == (3, 0)
+    head.busy = False
+    assert capture.until_it_waits() is None
+    assert capture.bell.rung == 3 + 1, "three frames and the end"
+
+
 def test_a_file_waits_for_the_slowest_lossless_reader(head: Head) -> None:
     capture = Capture(head, film(40))
     wait_s = capture.until_it_waits()

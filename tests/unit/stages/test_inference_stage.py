@@ -96,6 +96,28 @@ def test_results_come_in_order_even_if_the_frames_do_not(directory: Path) -> Non
     inference.stage.close()
 
 
+def test_it_says_whether_a_frame_would_find_a_free_worker(directory: Path) -> None:
+    release = threading.Event()
+
+    def held_after_the_first(number: int) -> None:
+        if number:
+            assert release.wait(30)
+
+    writer = writer_in(directory, lossless=True)
+    inference = Inference(directory, FakeDetector(before=held_after_the_first))
+    assert not inference.head.busy
+    publish(writer, 1)
+    inference.until(lambda: inference.results.published == 1, "the first result")
+    inference.until(lambda: not inference.head.busy, "a free worker")
+    publish(writer, 1)
+    inference.stage.step()
+    assert inference.head.busy
+    release.set()
+    inference.until(lambda: not inference.head.busy, "a free worker again")
+    assert inference.results.published == 2
+    inference.stage.close()
+
+
 def test_a_slow_frame_leaves_no_worker_idle(directory: Path) -> None:
     """The others go ahead of it, so far and no further, and no step is needed for that."""
     release = threading.Event()
