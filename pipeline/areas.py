@@ -27,7 +27,7 @@ class Area(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    polygon: Annotated[tuple[Point, ...], Field(min_length=3, max_length=64)]
+    polygon: Annotated[list[Point], Field(min_length=3, max_length=64)]
     source: str | None = None
 
     @model_validator(mode="after")
@@ -39,7 +39,7 @@ class Area(BaseModel):
         return self
 
     def _edges(self) -> Iterator[tuple[Point, Point]]:
-        return pairwise((*self.polygon, self.polygon[0]))
+        return pairwise([*self.polygon, self.polygon[0]])
 
     def holds(self, x: float, y: float) -> bool:
         """Whether the point, in shares of the picture, lies in it (even-odd rule)."""

@@ -17,14 +17,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from pipeline import plugins
+from pipeline.areas import Area, Share
 from pipeline.errors import ConfigError
 from pipeline.refusals import VARIABLE, explain, refuse, shown
+from pipeline.schedule import Schedule
 
 DEFAULT_MODEL = "aizoo-260"
-RESERVED = ("zones", "schedule")
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Spec(BaseModel):
@@ -93,12 +93,21 @@ class EncoderSpec(_Spec):
 
 
 class PipelineSpec(_Spec):
-    """Which sources are looked at by which detector, and where the outcome goes; every name is defined elsewhere."""
+    """Which sources are looked at by which detector, and where the outcome goes; every name is defined elsewhere.
+
+    zones: parts of the picture that rules may name. schedule: when the rules look; None: always.
+    privacy: parts that nobody ever sees: they are black before anything is looked at, stored or sent.
+    blur: which faces cannot be made out in any picture that leaves the detector.
+    """
 
     sources: Annotated[list[Id], Field(min_length=1)]
     detector: Id
     rules: list[Id] = []
     sinks: list[Id] = []
+    zones: Annotated[dict[Id, Area], Field(max_length=32)] = {}
+    privacy: Annotated[dict[Id, Area], Field(max_length=32)] = {}
+    schedule: Schedule | None = None
+    blur: Literal["all", "masked", "none"] = "none"
     detect: DetectSpec = DetectSpec()
     encode: EncoderSpec = EncoderSpec()
 
@@ -206,8 +215,6 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
     """A site out of expanded plain data; errors name ``origin`` and show values as ``raw``, unexpanded, has them."""
     raw = values if raw is None else raw
     errors: list[str] = []
-    _check_reserved(values, errors)
-    refuse(errors, origin, raw)
     try:
         file = _File.model_validate(values)
     except ValidationError as error:
@@ -224,6 +231,7 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
     _check_wiring(file, errors)
     refuse(errors, origin, raw)
     site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin, file.events)
+    _check_zones(site, errors)
     _check_claims(site, errors)
     refuse(errors, origin, raw)
     return site
@@ -247,13 +255,6 @@ def _expand(value: Any, path: str, variables: Mapping[str, str], errors: list[st
         return ""
 
     return VARIABLE.sub(replace, value)
-
-
-def _check_reserved(values: Mapping[str, Any], errors: list[str]) -> None:
-    pipelines = values.get("pipelines")
-    for name, pipeline in pipelines.items() if isinstance(pipelines, dict) else ():
-        keys = [key for key in RESERVED if isinstance(pipeline, dict) and key in pipeline]
-        errors.extend(f"pipelines.{name}.{key}: is not supported yet" for key in keys)
 
 
 def _parts(
@@ -305,6 +306,25 @@ def _check_wiring(file: _File, errors: list[str]) -> None:
             seen[source] = name
     if not errors:
         errors.extend(f"sources.{source}: no pipeline uses it" for source in file.sources if source not in seen)
+
+
+def _check_zones(site: Site, errors: list[str]) -> None:
+    """Zones lie in sources of their pipeline, and rules look where there are zones."""
+    for name, pipeline in site.pipelines.items():
+        areas = [("zones", pipeline.zones), ("privacy", pipeline.privacy)]
+        for section, zone, area in [(section, zone, area) for section, named in areas for zone, area in named.items()]:
+            if area.source not in (None, *pipeline.sources):
+                there = ", ".join(pipeline.sources)
+                path = f"pipelines.{name}.{section}.{zone}.source"
+                errors.append(f"{path}: {area.source!r} is not a source of this pipeline; there are: {there}")
+        for i, rule in enumerate(pipeline.rules):
+            for zone in getattr(site.rules[rule].config, "zones", ()):
+                if zone not in pipeline.zones:
+                    there = ", ".join(pipeline.zones) or "none"
+                    errors.append(
+                        f"pipelines.{name}.rules[{i}]: {rule} looks at zone {zone!r}, which this pipeline has not; "
+                        f"there are: {there}"
+                    )
 
 
 def _check_claims(site: Site, errors: list[str]) -> None:

@@ -74,7 +74,7 @@ class Schedule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     time_zone: str
-    open: Annotated[tuple[Span, ...], Field(min_length=1, max_length=32)]
+    open: Annotated[list[Span], Field(min_length=1, max_length=32)]
     _zone: ZoneInfo = PrivateAttr()
 
     @model_validator(mode="after")

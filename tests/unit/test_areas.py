@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from pipeline.areas import Area, Curtain
 from pipeline.types import I420, Layout
 
-SQUARE = Area(polygon=((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)))
-HOOK = Area(polygon=((0, 0), (1, 0), (1, 0.2), (0.2, 0.2), (0.2, 1), (0, 1)))
+SQUARE = Area(polygon=[(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)])
+HOOK = Area(polygon=[(0, 0), (1, 0), (1, 0.2), (0.2, 0.2), (0.2, 1), (0, 1)])
 
 
 @pytest.mark.parametrize(

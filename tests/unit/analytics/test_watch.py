@@ -15,9 +15,9 @@ from pipeline.schedule import Schedule
 from pipeline.types import Event
 from pipeline.ulid import id_factory
 
-LEFT = Area(polygon=((0, 0), (0.5, 0), (0.5, 1), (0, 1)))
-RIGHT = Area(polygon=((0.5, 0), (1, 0), (1, 1), (0.5, 1)))
-YARD = Area(polygon=((0, 0), (1, 0), (1, 1)), source="yard")
+LEFT = Area(polygon=[(0, 0), (0.5, 0), (0.5, 1), (0, 1)])
+RIGHT = Area(polygon=[(0.5, 0), (1, 0), (1, 1), (0.5, 1)])
+YARD = Area(polygon=[(0, 0), (1, 0), (1, 1)], source="yard")
 
 
 def zoned(*zones: str, **config: Any) -> SourceAnalytics:
