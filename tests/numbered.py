@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -32,16 +32,24 @@ class Numbered(NamedTuple):
 
 
 def write_numbered(
-    path: Path, count: int, pictures: Iterable[Yuv] | None = None, *, pts: Sequence[int] | None = None, rate: int = RATE
+    path: Path,
+    count: int,
+    pictures: Iterable[Yuv] | None = None,
+    *,
+    first: int = 0,
+    pts: Sequence[int] | None = None,
+    rate: int = RATE,
+    **how: Any,
 ) -> Path:
-    """``count`` frames numbered from 0 over ``pictures`` (of any one size), or over a ramp that moves.
+    """``count`` frames numbered from ``first`` over ``pictures`` (of any one size), or over a ramp that moves.
 
-    pts: times in milliseconds, for a variable rate.
+    pts: times in milliseconds, for a variable rate. how: for ``write_video``.
     """
     backgrounds = iter(pictures) if pictures is not None else (moving(i, WIDTH, PICTURE_HEIGHT) for i in range(count))
-    frames = (frame_of(_with_number(next(backgrounds), number), "yuv420p") for number in range(count))
+    frames = (frame_of(_with_number(next(backgrounds), number), "yuv420p") for number in range(first, first + count))
     time_base = Fraction(1, 1000) if pts is not None else None
-    return write_video(path, frames, options={"qp": "18"}, rate=rate, pts=pts, time_base=time_base, gop=25)
+    usual: dict[str, Any] = {"options": {"qp": "18"}, "gop": 25}
+    return write_video(path, frames, rate=rate, pts=pts, time_base=time_base, **(usual | how))
 
 
 def pictures_of(video: Path, width: int = WIDTH, height: int = PICTURE_HEIGHT) -> Iterator[Yuv]:

@@ -202,9 +202,9 @@ class LiveVideo:
         said = next((text.strip() for level, _, text in self._messages if level <= av.logging.ERROR), "")
         late = time.monotonic() - self.heard_s >= self._stall_s
         reason = "timeout" if late else reason_for(error, said)
-        text = (
-            f"nothing has come for {self._stall_s:g} s" if late else reason_of(error) + (f" ({said})" if said else "")
-        )
+        text = f"nothing has come for {self._stall_s:g} s" if late else reason_of(error)
+        if said and reason in ("failed", "not video", "unreachable"):
+            text += f" ({said})"
         return SourceLost(without_credentials(f"{self._name}: {text}"), reason)
 
     @property
@@ -223,6 +223,7 @@ class LiveFeed(ABC):
     """A live source: one ``LiveVideo`` after the other."""
 
     pacing: Pacing = "live"
+    damage_advice = ""
     start_wall_ns = None
     expected_frames = None
 

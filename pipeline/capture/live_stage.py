@@ -64,6 +64,7 @@ class LiveCaptureStage:
         self._frames = 0
         self._lost_ns = 0
         self._complained: str | None = None
+        self._damage_told = False
 
     def open(self) -> None:
         if self._head.end_seq is not None:
@@ -158,6 +159,10 @@ class LiveCaptureStage:
         if state == "live" and was != "live":
             self._complained = None
             log.info("%s is live%s", self._head.source_id, self._outage())
+        if reason == "packet_loss" and not self._damage_told:
+            self._damage_told = True
+            advice = self._source.damage_advice
+            log.warning("%s: pictures arrive damaged%s", self._head.source_id, advice and f"; {advice}")
         now_ns = self._clock_ns()
         self._head.changes.add(
             state,

@@ -68,6 +68,9 @@ class LiveSource(Source, Protocol):
     stall_s: float
     """How long without a packet is too long: ``open`` and ``read`` raise ``SourceLost`` then, whatever goes on."""
     reconnect_max_s: float
+    """The longest wait between two attempts."""
+    damage_advice: str
+    """What to do where pictures arrive damaged; may be empty."""
 
     @property
     def heard_s(self) -> float:

@@ -86,7 +86,7 @@ class Overlay:
         wall = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(frame.wall_ns // 1_000_000_000))
         if self._wall[0] != wall:
             self._wall = (wall, self._text_tile(f"{self._source_name} {wall}", self._black))
-        stream = _clock(frame.time_s)
+        stream = _clock(frame.time_s) + (" damaged" if result.reason == "corrupt" else "")
         if self._stream[0] != stream:
             self._stream = (stream, self._text_tile(stream, self._black))
         first, second = self._wall[1], self._stream[1]

@@ -64,6 +64,8 @@ class RtspSource(LiveFeed):
         super().__init__(stall_s=config.stall_s, reconnect_max_s=config.reconnect_max_s)
         self._config = config
         self._login = Login(config.login_env, config.login_file)
+        if config.transport == "udp":
+            self.damage_advice = "packets get lost on the way: transport: tcp would ask for them again"
 
     def connect(self) -> LiveVideo:
         url = self._login.into(self._config.url)
