@@ -2,8 +2,9 @@
 
 A site becomes these stages, from the sinks to the captures:
 
-``events``               one, where events are kept or any event sink is configured
-``annotator/<source>``   one for each source with a packet sink
+``viewer/<sink>``        one for each sink that watches
+``events``               one, where events are kept or shown or any event sink is configured
+``annotator/<source>``   one for each source with a packet sink, or a sink that watches its packets
 ``inference/<pipeline>`` one for each pipeline
 ``capture/<source>``     one for each source
 """
@@ -11,10 +12,11 @@ A site becomes these stages, from the sinks to the captures:
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -29,12 +31,17 @@ from pipeline.transport.results import EVENTS_WAITING, OUTBOX, ResultLog
 from pipeline.transport.ring import Reader
 from pipeline.types import Layout
 
+if TYPE_CHECKING:
+    from pipeline.inference.model_card import ModelCard
+    from pipeline.inference.weights import RuntimeFiles
+    from pipeline.sinks.overlay import Overlay
+
 HEALTH_SOCKET = "health"
 EVENT_LOG = "events.sqlite"
 LOGGED = ("events", "log")
 """The bell that says that the event log has something new."""
 SPOOL = "spool"
-INFERENCE, ANNOTATOR = "inference", "annotator"
+INFERENCE, ANNOTATOR, VIEWER = "inference", "annotator", "viewer"
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -80,14 +87,32 @@ def _sinks(site: Site, pipeline: PipelineSpec, accepts: str) -> dict[str, Part]:
     return {name: part for name, part in parts.items() if getattr(part.config, "accepts", None) == accepts}
 
 
+def _watched(site: Site) -> dict[str, list[str]]:
+    """The sinks that watch: name → the sources of all pipelines that name it."""
+    watched: dict[str, list[str]] = {}
+    for pipeline in site.pipelines.values():
+        for name in _sinks(site, pipeline, "views"):
+            watched.setdefault(name, []).extend(pipeline.sources)
+    return watched
+
+
+def _has_live_packets(site: Site, pipeline: PipelineSpec) -> bool:
+    """Whether somebody may want to take this pipeline's packets while they look."""
+    return any(getattr(part.config, "takes_packets", False) for part in _sinks(site, pipeline, "views").values())
+
+
 def stages(site: Site) -> list[StageSpec]:
     """The stages of a site, sinks first."""
+    watched = _watched(site)
     events = [source for p in site.pipelines.values() if _sinks(site, p, "events") for source in p.sources]
+    for name, its in watched.items():
+        events += its if getattr(site.sinks[name].config, "shows_events", False) else []
     if site.events.retention_days:
         events = list(site.sources)
-    specs = [StageSpec("events", tuple(events))] if events else []
+    specs = [StageSpec(f"{VIEWER}/{name}", tuple(its)) for name, its in watched.items()]
+    specs += [StageSpec("events", tuple(dict.fromkeys(events)))] if events else []
     for pipeline in site.pipelines.values():
-        if _sinks(site, pipeline, "packets"):
+        if _sinks(site, pipeline, "packets") or _has_live_packets(site, pipeline):
             specs += [StageSpec(f"{ANNOTATOR}/{source}", (source,)) for source in pipeline.sources]
     specs += [
         StageSpec(f"{INFERENCE}/{name}", tuple(p.sources), site.backends[p.detector].kind)
@@ -108,17 +133,23 @@ def check(site: Site, models_dir: Path | None) -> None:
     Raises ``ConfigError`` for a model without a card or without that runtime, ``StartupError`` for missing weights
     and for a processor whose memory order this program does not know.
     """
-    from pipeline.inference import weights
-    from pipeline.inference.model_card import read_card
-
     if not shared.ORDERED:
         raise StartupError(shared.NOT_ORDERED)
     for name in {pipeline.detector for pipeline in site.pipelines.values()}:
-        backend = site.backends[name]
-        path = resources.card_path(site.detectors[name].model, models_dir)
-        card = read_card(path)
-        precision = getattr(backend.config, "precision", "fp32")
-        weights.locate(card, path, weights.runtime_of(card, path, backend.kind, precision), models_dir)
+        _model(site, name, models_dir)
+
+
+def _model(site: Site, detector: str, models_dir: Path | None) -> tuple[ModelCard, RuntimeFiles]:
+    """The model of this detector, and the files that it loads; raises as ``check`` does."""
+    from pipeline import resources
+    from pipeline.inference import weights
+    from pipeline.inference.model_card import read_card
+
+    backend = site.backends[detector]
+    path = resources.card_path(site.detectors[detector].model, models_dir)
+    card = read_card(path)
+    precision = getattr(backend.config, "precision", "fp32")
+    return card, weights.locate(card, path, weights.runtime_of(card, path, backend.kind, precision), models_dir)
 
 
 def prepare(site: Site, run_dir: Path) -> None:
@@ -143,6 +174,8 @@ def build(site: Site, name: str, place: Place) -> Stage:
     """The stage of that name, not opened yet. Only the parts that it uses are imported."""
     job, _, what = name.partition("/")
     match job:
+        case "viewer":
+            return _viewer(site, what, place)
         case "events":
             return _events(site, place)
         case "annotator":
@@ -155,14 +188,17 @@ def build(site: Site, name: str, place: Place) -> Stage:
 
 
 def _capture(site: Site, source_id: str, place: Place) -> Stage:
+    from pipeline.areas import Curtain
     from pipeline.capture.live_stage import LiveCaptureStage
     from pipeline.capture.stage import CaptureStage
 
     part = site.sources[source_id]
+    areas = site.pipelines[site.pipeline_of(source_id)].privacy.values()
+    private = [area for area in areas if area.applies_to(source_id)]
     source = part.plugin.create(part.config, source_id)
     stage = LiveCaptureStage if source.pacing == "live" else CaptureStage
     head, bell = Head.attach(place.run_dir, source_id), place.bell(source_id, "frame")
-    return stage(f"capture/{source_id}", source, head, bell)
+    return stage(f"capture/{source_id}", source, head, bell, curtain=Curtain(private) if private else None)
 
 
 def _inference(site: Site, name: str, place: Place) -> Stage:
@@ -176,7 +212,7 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
 
     pipeline = site.pipelines[name]
     spec, backend = site.detectors[pipeline.detector], site.backends[pipeline.detector]
-    labels = _labels(site, pipeline, place.models_dir)
+    card, files = _model(site, pipeline.detector, place.models_dir)
     rules = {rule: (site.rules[rule].plugin, site.rules[rule].config) for rule in pipeline.rules}
 
     def lane(source_id: str) -> Lane:
@@ -186,7 +222,14 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
             Reader(head, INFERENCE),
             ResultLog.attach(place.run_dir, source_id),
             analytics.build(
-                source_id, labels, rules, id_factory(place.run_id.encode()), confidence_min=spec.confidence_min
+                source_id,
+                card.labels,
+                rules,
+                id_factory(place.run_id.encode()),
+                confidence_min=spec.confidence_min,
+                zones=pipeline.zones,
+                schedule=pipeline.schedule,
+                model=analytics.Model(card.name, files.sha256),
             ),
             place.listener(source_id, "frame"),
             place.bell(source_id, "result"),
@@ -212,22 +255,21 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
 
 
 def _annotator(site: Site, source_id: str, place: Place) -> Stage:
+    from pipeline.sinks import live
     from pipeline.sinks.annotator_stage import AnnotatorStage
     from pipeline.sinks.encoder import Encoder, EncoderConfig
-    from pipeline.sinks.overlay import Overlay
+    from pipeline.sinks.live import LivePackets
     from pipeline.sinks.sink import SinkContext
     from pipeline.sinks.spool import Spool
 
     pipeline = site.pipelines[site.pipeline_of(source_id)]
     labels = _labels(site, pipeline, place.models_dir)
     encoder = EncoderConfig.model_validate(pipeline.encode.model_dump())
-
-    def overlay(layout: Layout) -> Overlay:
-        return Overlay(layout, source_id, labels)
-
     spool = Spool(place.run_dir / SPOOL, source_id)
     logged = _is_logged(site, source_id)
     sinks: list[Any] = []
+    if _has_live_packets(site, pipeline):
+        sinks.append(LivePackets(place.context, live.address(place.run_dir, source_id)))
     for name, part in _sinks(site, pipeline, "packets").items():
         state_dir = place.state_dir(name, source_id)
         context = SinkContext(name, place.run_id, state_dir, source_id, place.restarted, labels)
@@ -241,9 +283,46 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
         place.listener(source_id, "result"),
         sinks,
         create_encoder=lambda layout: Encoder(layout, encoder),
-        create_overlay=overlay,
+        create_overlay=_overlays(site, source_id, place),
         on_finish=spool.end if logged else None,
     )
+
+
+def _overlays(site: Site, source_id: str, place: Place) -> Callable[[Layout], Overlay]:
+    """Whoever shows this source's pictures draws them by this."""
+    from pipeline.sinks.overlay import Overlay
+
+    labels = _labels(site, site.pipelines[site.pipeline_of(source_id)], place.models_dir)
+    return lambda layout: Overlay(layout, source_id, labels)
+
+
+def _viewer(site: Site, name: str, place: Place) -> Stage:
+    from pipeline.sinks import live
+    from pipeline.sinks.sink import SinkContext
+    from pipeline.sinks.view import SiteView, View
+    from pipeline.sinks.view_stage import ViewStage
+
+    sources = _watched(site)[name]
+
+    def create_site() -> SiteView:
+        return SiteView(
+            site.name,
+            {source: View(place.run_dir, source, _overlays(site, source, place)) for source in sources},
+            packets={source: live.address(place.run_dir, source) for source in sources},
+            bells={source: ipc(place.run_dir / f"{source}.result-bell") for source in sources},
+            event_log=event_log_path(site, place.run_dir),
+            evidence=_folders(site, "evidence"),
+            recordings=_folders(site, "recordings"),
+        )
+
+    context = SinkContext(name, place.run_id, place.state_dir(name), restarted=place.restarted, site=site.name)
+    part = site.sinks[name]
+    return ViewStage(f"{VIEWER}/{name}", create_site, part.plugin.create(part.config, context))
+
+
+def _folders(site: Site, what: str) -> list[Path]:
+    """Where the site's sinks keep files of that sort (``evidence``, ``recordings``), as their configurations say."""
+    return [Path(path) for part in site.sinks.values() for path in getattr(part.config, what, ())]
 
 
 def _labels(site: Site, pipeline: PipelineSpec, models_dir: Path | None) -> tuple[str, ...]:
@@ -258,6 +337,11 @@ def event_log_path(site: Site, run_dir: Path) -> Path:
     if not site.events.retention_days:
         return run_dir / EVENT_LOG
     return (site.events.directory or resources.user_state_dir()) / site.name / EVENT_LOG
+
+
+def shown_event_log(site: Site, run_dir: Path) -> str | None:
+    """The same for other shells; None where no stage keeps events."""
+    return str(event_log_path(site, run_dir)) if any(spec.name == "events" for spec in stages(site)) else None
 
 
 def _events(site: Site, place: Place) -> Stage:

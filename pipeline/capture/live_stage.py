@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipeline.areas import Curtain
 from pipeline.capture.connection import Connection
 from pipeline.capture.source import LiveSource, SourceLost
 from pipeline.stage import BELL_TIMEOUT_S
@@ -45,6 +46,7 @@ class LiveCaptureStage:
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_clock_ns: Callable[[], int] = time.time_ns,
+        curtain: Curtain | None = None,
     ) -> None:
         self.name = name
         self._source = source
@@ -52,6 +54,7 @@ class LiveCaptureStage:
         self._bell = bell
         self._clock_ns = clock_ns
         self._wall_clock_ns = wall_clock_ns
+        self._curtain = curtain
         self._connection = Connection(
             self._tell, self._clock_s, stall_s=source.stall_s, wait_max_s=source.reconnect_max_s
         )
@@ -136,6 +139,8 @@ class LiveCaptureStage:
         time_s = max(picture.time_s - self._origin_ns / 1e9, self._last_s + APART_S)
         image = writer.claim(picture.image.layout)
         picture.image.copy_to(image)
+        if self._curtain is not None:
+            self._curtain.draw(image)
         with self._lock:
             if self._head.end_seq is not None:
                 return

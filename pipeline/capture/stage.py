@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipeline.areas import Curtain
 from pipeline.capture.source import Source
 from pipeline.errors import SourceBroken
 from pipeline.transport.channel import Bell
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptureStage:
-    """Reads, holds back what must wait (for its time or for room), copies once, publishes.
+    """Reads, holds back what must wait (for its time or for room), copies once, hides what is private, publishes.
 
     A restarted capture goes on with the frame behind the last published one, on the same clock.
     """
@@ -39,6 +40,7 @@ class CaptureStage:
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_clock_ns: Callable[[], int] = time.time_ns,
+        curtain: Curtain | None = None,
     ) -> None:
         self.name = name
         self._source = source
@@ -46,6 +48,7 @@ class CaptureStage:
         self._bell = bell
         self._clock_ns = clock_ns
         self._wall_clock_ns = wall_clock_ns
+        self._curtain = curtain
         self._writer: Writer | None = None
         self._held: Picture | None = None
         self._stopping = False
@@ -109,6 +112,8 @@ class CaptureStage:
     def _publish(self, writer: Writer, picture: Picture) -> None:
         slot = writer.claim(picture.image.layout)
         picture.image.copy_to(slot)
+        if self._curtain is not None:
+            self._curtain.draw(slot)
         time_s = self._time_s(writer, picture)
         captured_ns = self._clock_ns()
         lossless = self._source.pacing == "lossless"

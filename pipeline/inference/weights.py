@@ -46,6 +46,11 @@ class RuntimeFiles:
     def has(self, role: str) -> bool:
         return role in self.found
 
+    @property
+    def sha256(self) -> str:
+        """Of the file that holds the weights: where structure and weights are two files, of the larger one."""
+        return max(self.found.values(), key=lambda entry: entry[0].stat().st_size)[1].sha256
+
     def _entry(self, role: str) -> tuple[Path, WeightFile]:
         if role not in self.found:
             there = ", ".join(sorted(self.found))
