@@ -81,7 +81,8 @@ class LiveCaptureStage:
         self._worker.start()
 
     def stop(self) -> None:
-        self._stop.set()
+        with self._lock:
+            self._stop.set()
 
     def step(self) -> float | None:
         if self._failure is not None:
@@ -117,6 +118,8 @@ class LiveCaptureStage:
 
     def _connect_and_read(self, writer: Writer) -> None:
         with self._lock:
+            if self._stop.is_set():
+                return
             self._connection.connecting()
         try:
             self._source.open()
@@ -127,6 +130,8 @@ class LiveCaptureStage:
             lost = error
         self._source.close()
         with self._lock:
+            if self._stop.is_set():
+                return
             again_s = self._clock_s() + self._connection.lost(lost.reason)
         if lost.reason != self._complained:
             self._complained = lost.reason

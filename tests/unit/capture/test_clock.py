@@ -3,10 +3,11 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture.clock import StreamClock
+from pipeline.capture.clock import LiveClock, StreamClock
 
 TICK = Fraction(1, 100)
 
@@ -61,3 +62,47 @@ def test_time_always_goes_forward(stamps: list[int | None], rate: int) -> None:
         clock.tick(stamp, TICK)
         exact.append(clock.next_start)
     assert all(before < after for before, after in pairwise(exact))
+
+
+STEP_S = 0.04
+
+
+def live_times(delays_s: list[float], first_stamp_s: float = 500.0) -> list[float]:
+    """Times of pictures that are taken every ``STEP_S`` from 100 s on and arrive so much later."""
+    clock = LiveClock()
+    return [clock.tick(first_stamp_s + i * STEP_S, 100 + i * STEP_S + delay) for i, delay in enumerate(delays_s)]
+
+
+def test_a_live_clock_undoes_the_jitter_of_the_way() -> None:
+    times = live_times([0.01, 0.03, 0.2, 0.16, 0.12, 0.01, 0.02] * 20)
+    assert times == pytest.approx([100.01 + i * STEP_S for i in range(len(times))], abs=0.015)
+
+
+def test_a_burst_at_the_start_comes_to_lie_on_the_quickest_way() -> None:
+    times = live_times([0.4 - i * STEP_S for i in range(10)] + [0.01] * 20)
+    assert times[-1] == pytest.approx(100.01 + 29 * STEP_S)
+    assert all(time_s <= 100 + i * STEP_S + 0.41 for i, time_s in enumerate(times))
+
+
+def test_what_waits_is_known_as_lag() -> None:
+    clock = LiveClock()
+    for i in range(50):
+        clock.tick(i * STEP_S, 100 + i * STEP_S)
+    assert clock.lag_s == 0
+    clock.tick(50 * STEP_S, 103 + 50 * STEP_S)
+    assert clock.lag_s == pytest.approx(3, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [1.0001, 0.9999])
+def test_a_sender_whose_clock_runs_otherwise_is_followed(rate: float) -> None:
+    clock = LiveClock()
+    times = [(clock.tick(i * STEP_S * rate, 100 + i * STEP_S), 100 + i * STEP_S) for i in range(100_000)]
+    assert max(abs(time_s - true_s) for time_s, true_s in times) < 0.01
+
+
+def test_timestamps_that_jump_or_are_missing_do_no_harm() -> None:
+    clock = LiveClock()
+    arrivals = [100 + i * STEP_S for i in range(6)]
+    stamps = [5.0, 5.04, None, 90_000.0, 90_000.04, 1.0]
+    times = [clock.tick(stamp, arrival) for stamp, arrival in zip(stamps, arrivals, strict=True)]
+    assert times == pytest.approx(arrivals)
