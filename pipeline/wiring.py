@@ -292,8 +292,9 @@ def _overlays(site: Site, source_id: str, place: Place) -> Callable[[Layout], Ov
     """Whoever shows this source's pictures draws them by this."""
     from pipeline.sinks.overlay import Overlay
 
-    labels = _labels(site, site.pipelines[site.pipeline_of(source_id)], place.models_dir)
-    return lambda layout: Overlay(layout, source_id, labels)
+    pipeline = site.pipelines[site.pipeline_of(source_id)]
+    labels = _labels(site, pipeline, place.models_dir)
+    return lambda layout: Overlay(layout, source_id, labels, pipeline.blur)
 
 
 def _viewer(site: Site, name: str, place: Place) -> Stage:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.sinks.blur import Blurred, FaceBlur
 from pipeline.sinks.colour import Colour, yuv
 from pipeline.sinks.lettering import Lettering
 from pipeline.types import I420, Layout, Result, Track
@@ -34,12 +35,14 @@ class Overlay:
     """Boxes, labels and scores of the faces; the source's name, the wall clock and the stream's clock in a corner.
 
     labels: the model's class names by class id; "mask" is green and "no_mask" red, as AIZOO draws them.
+    blurred: whose faces are made unrecognisable before anything is drawn.
     """
 
-    def __init__(self, layout: Layout, source_name: str, labels: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, source_name: str, labels: Sequence[str], blurred: Blurred = "none") -> None:
         self._layout = layout
         self._source_name = source_name
         self._labels = tuple(labels)
+        self._blur = FaceBlur(blurred, labels)
         self._line_px = 2 * max(1, round(min(layout.width, layout.height) / 480))
         self._lettering = Lettering(layout.width, layout.height)
         self._black = yuv((0, 0, 0), layout)
@@ -51,7 +54,8 @@ class Overlay:
         self._stream = self._wall
 
     def draw(self, image: I420, result: Result) -> None:
-        """Draws on ``image`` (of the overlay's layout) in place."""
+        """Draws on ``image`` (of the overlay's layout) in place; frames come in order."""
+        self._blur.draw(image, result)
         for track in result.tracks:
             self.draw_track(image, track)
         self._draw_corner(image, result)
