@@ -1,74 +1,176 @@
-"""``events``: subscribe to the events of a running site."""
+"""``events``: what a site has told, from its log; and what it tells now."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import config
+from pipeline import config, resources, wiring
 from pipeline.errors import EXIT_DONE, ConfigError
 from pipeline.transport.run_directory import running
 
-PUBLISHER = "zeromq"
+BATCH = 1000
+LOOK_EVERY_S = 0.1
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+DESCRIPTION = """\
+Prints the events of a site, out of its log: also when nothing runs, if the site keeps its log (events.retention_days).
+Without --since, --after or --follow: those of a running site from now on, until Ctrl-C. Without SITE: the only one that
+runs. An address (tcp://…) subscribes to a site on this or another machine.
+"""
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "events",
-        help="subscribe to the events of a running site",
-        description="Prints events as they come, until Ctrl-C. Without an argument: those of the only running site.",
-    )
-    parser.add_argument("where", nargs="?", metavar="tcp://… | SITE.yaml | NAME", help="an address, a configuration, "
-                        "or the name of a running site")  # fmt: skip
+    parser = commands.add_parser("events", help="what a site has told, and what it tells now", description=DESCRIPTION)
+    parser.add_argument("where", nargs="?", metavar="SITE | SITE.yaml | tcp://…", help="the name of a site, its "
+                        "configuration, or an address")  # fmt: skip
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--since", type=since, metavar="2h", help="what was logged since then: 90s, 30m, 2h, 7d, or a "
+                       "time like 2026-11-18T11:00:00Z")  # fmt: skip
+    begin.add_argument("--after", type=number, metavar="SEQ", help="what comes behind that number; 0: all there is")
+    parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    parser.add_argument("--source", action="append", metavar="NAME", help="of that source alone (may be repeated)")
+    parser.add_argument("--kind", action="append", metavar="KIND", help="of that kind alone (may be repeated)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
     parser.add_argument("--count", type=int, metavar="N", help="end after N events")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of an event and end")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="your secret key, for an address that demands one")
+    parser.add_argument("--server-key", metavar="FILE", help="the site's public key")
     parser.set_defaults(main=main)
 
 
+def since(text: str) -> int:
+    """The wall clock of an argument in nanoseconds."""
+    if match := _DURATION.fullmatch(text):
+        return time.time_ns() - round(float(match[1]) * _SECONDS[match[2]] * 1e9)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither like 90s, 30m, 2h, 7d nor like 2026-11-18T11:00:00Z"
+        ) from error
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+def number(text: str) -> int:
+    """An argument that counts from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of an event")
+    return int(text)
+
+
 def main(options: argparse.Namespace) -> int:
-    from pipeline.sinks.events_client import subscribe
     from pipeline.sinks.schema import event_schema
 
     if options.schema:
         print(json.dumps(event_schema(), indent=2))
         return EXIT_DONE
+    remote = bool(options.where) and "://" in options.where
+    if (options.key or options.server_key) and not remote:
+        raise ConfigError("--key and --server-key go with an address: a site on this machine is read from its log")
     with contextlib.suppress(KeyboardInterrupt):  # the normal end
-        for number, event in enumerate(subscribe(address(options.where)), 1):
+        for count, event in enumerate(subscribed(options) if remote else logged(options), 1):
             print(json.dumps(event) if options.json else line(event), flush=True)
-            if number == options.count:
+            if count == options.count:
                 break
     return EXIT_DONE
 
 
-def address(where: str | None) -> str:
-    """What to connect to; raises ``ConfigError`` with what is running where that does not say it."""
-    if where and "://" in where:
-        return where
-    if where and where.endswith((".yaml", ".yml")):
-        return _first(config.load(Path(where)).publishes, where)
+def subscribed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """From an address, over ZeroMQ."""
+    import msgspec
+
+    from pipeline.client import Keys, subscribe
+
+    if options.since is not None:
+        raise ConfigError("--since needs the site's log: give its name on its own machine, or --after with an address")
+    if bool(options.key) != bool(options.server_key):
+        raise ConfigError("--key and --server-key go together: who you are, and whom you believe")
+    events = subscribe(
+        options.where,
+        kinds=options.kind,
+        sources=options.source,
+        cursor=None if options.after is None else (None, options.after),
+        keys=Keys(options.key, options.server_key) if options.key else None,
+    )
+    return (msgspec.to_builtins(event) for event in events)
+
+
+def logged(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """From the log of a site on this machine."""
+    from pipeline.sinks.event_reader import EventReader
+
+    path, runs = event_log(options.where)
+    begins = options.since is not None or options.after is not None
+    if not runs and not begins and not options.follow:
+        raise ConfigError(f"nothing runs there; to see what its log has: --since 2h, or --after 0 ({path})")
+    if runs:
+        _await(path)
+    with contextlib.closing(EventReader(path)) as reader:
+        seq = reader.bounds.newest if not begins else options.after
+        if options.since is not None:
+            seq = reader.cursor_since(options.since)
+        while True:
+            found = reader.after(seq, BATCH, sources=options.source, kinds=options.kind)
+            yield from found
+            seq = found[-1]["seq"] if found else seq
+            if len(found) < BATCH:
+                if begins and not options.follow:
+                    return
+                time.sleep(LOOK_EVERY_S)
+
+
+def _await(path: Path) -> None:
+    """A site that has just been started makes its log in a moment."""
+    deadline_s = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline_s:
+        time.sleep(LOOK_EVERY_S)
+
+
+def event_log(where: str | None) -> tuple[Path, bool]:
+    """Where the log of that site lies, and whether it runs; raises ``ConfigError`` where that does not say it."""
     sites = {site.name: site for site in running()}
-    names = ", ".join(sorted(sites)) or "none"
+    names = _listed(sites)
+    if where and where.endswith((".yaml", ".yml")):
+        site = config.load(Path(where))
+        if site.name not in sites:
+            return wiring.event_log_path(site, Path()), False
+        where = site.name
     if where is None:
         if len(sites) != 1:
-            raise ConfigError(f"events needs an address, a SITE.yaml or a name; running now: {names}")
+            raise ConfigError(f"events needs the name of a site, a SITE.yaml or an address; running now: {names}")
         where = next(iter(sites))
-    if where not in sites:
-        raise ConfigError(f"no site named {where!r} is running; running now: {names}")
-    return _first(sites[where].description["publishes"], where)
+    if where in sites:
+        path = sites[where].description.get("event_log")
+        if path is None:
+            raise ConfigError(f"{where}: keeps no events: it has no sink for them, and no log")
+        return Path(path), True
+    kept = {path.parent.name: path for path in resources.user_state_dir().glob(f"*/{wiring.EVENT_LOG}")}
+    if where not in kept:
+        raise ConfigError(
+            f"no site named {where!r} is running, and no log of it is kept; running now: {names}; kept: {_listed(kept)}"
+        )
+    return kept[where], False
 
 
-def _first(addresses: list[str], name: str) -> str:
-    if not addresses:
-        raise ConfigError(f"{name}: publishes no events: none of its pipelines has a sink of kind {PUBLISHER}")
-    return addresses[0]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def line(event: dict[str, Any]) -> str:
     """One event for people."""
-    when = event["t_end"] or event["t_start"]
-    ended = f" ({event['reason']})" if event["reason"] else ""
-    return f"{when} {event['source']} {event['kind']} {event['phase']}{ended} track {event['track']} {event['id']}"
+    when = event["t_end"] or event.get("t_update") or event["t_start"]
+    parts = [when, event["source"], event["kind"], event["phase"]]
+    parts += [f"({event['reason']})"] if event["reason"] else []
+    parts += [f"{name} {event[name]}" for name in ("track", "zone", "lost") if event.get(name) is not None]
+    parts += [f"{file['kind']} {file['path']}" for file in event.get("evidence", ())]
+    return " ".join([*parts, event["id"]])

@@ -59,6 +59,50 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
     lost: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="of kind events_lost: so many")] = None
 
 
+class Position(msgspec.Struct, frozen=True):
+    """On the topic ``cursor.``: of that log's numbers above ``since`` up to ``seq``, none is published here.
+
+    Sent every second as well, with ``since`` as ``seq``: so far everything has been published.
+    """
+
+    log_id: str
+    since: Annotated[int, Meta(ge=0)]
+    seq: Annotated[int, Meta(ge=0)]
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What to ask a replay socket: events behind number ``after`` of that log.
+
+    log_id: null for whichever log it is. after: null to learn only where the log stands. id: given back.
+    """
+
+    log_id: str | None = None
+    after: Annotated[int, Meta(ge=0)] | None = None
+    id: int = 0
+
+
+class GapRecord(msgspec.Struct, frozen=True):
+    """In the place of events that cannot be had any more; those from ``oldest`` on follow."""
+
+    reason: Annotated[str, Meta(description="retention: they were removed; other_log: the numbers are another log's")]
+    oldest: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Of that log's numbers above ``after`` up to ``upto``, ``events`` are all that are published here.
+
+    newest: of the log; where it is above ``upto``, ask again.
+    """
+
+    log_id: str
+    after: int
+    upto: int
+    newest: int
+    events: list[msgspec.Raw]
+    gap: GapRecord | None = None
+    id: int = 0
+
+
 def to_json(event: Event, *, log_id: str, seq: int) -> dict[str, Any]:
     """The object that stands for ``event`` under that number, its fields in the published order."""
     fields = msgspec.structs.asdict(event) | {"evidence": [msgspec.structs.asdict(file) for file in event.evidence]}

@@ -32,9 +32,9 @@ def test_work_that_was_interrupted_is_not_done(
 
 
 def test_events_end_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def subscribe(_: str) -> Iterator[dict[str, object]]:
+    def subscribe(*_: object, **__: object) -> Iterator[dict[str, object]]:
         yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.sinks.events_client.subscribe", subscribe)
+    monkeypatch.setattr("pipeline.client.subscribe", subscribe)
     assert main(["events", "tcp://127.0.0.1:5556"]) == 0
