@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from pipeline import __version__
 from pipeline import cli_models as models
-from pipeline.commands import bench, detect, doctor, evaluate, events, run
+from pipeline.commands import bench, detect, doctor, evaluate, events, keys, run, status
+from pipeline.commands.conceal import conceal
 from pipeline.errors import EXIT_FAILED, EXIT_INTERRUPTED, PipelineError
 
-COMMANDS = (run, detect, events, models, doctor, evaluate, bench)
+COMMANDS = (run, detect, events, keys, status, models, doctor, evaluate, bench)
 
 EPILOG = """\
 exit codes: 0 done · 1 failed at run time · 2 the configuration is wrong · 3 the machine lacks something
@@ -25,7 +26,8 @@ examples:
   run_pipeline.py run --source people.mp4 --record out.mp4 --events events.jsonl
   run_pipeline.py run config/entrance.yaml                 a site
   run_pipeline.py detect photo.jpg --annotated out/ --json
-  run_pipeline.py events                                   subscribe to the running site
+  run_pipeline.py events                                   what the running site tells
+  run_pipeline.py status                                   how the running site is doing
 """
 
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not [a for a in arguments if a not in ("-v", "--verbose")]:
         arguments = [*arguments, "run", "--demo"]
+    conceal(arguments)
     options = parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr

@@ -125,6 +125,12 @@ class EventsSpec(_Spec):
     durability: Literal["normal", "full"] = "normal"
 
 
+class OperationSpec(_Spec):
+    """metrics_port: /metrics, /healthz and /readyz answer there, on this machine only; 0 takes any that is free."""
+
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
 class _File(_Spec):
     name: Id
     version: Literal[1] = 1
@@ -134,6 +140,7 @@ class _File(_Spec):
     sinks: dict[Id, dict[str, Any]] = {}
     pipelines: Annotated[dict[Id, PipelineSpec], Field(min_length=1)]
     events: EventsSpec = EventsSpec()
+    operation: OperationSpec = OperationSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,8 @@ class Site:
     pipelines: Mapping[str, PipelineSpec]
     values: Mapping[str, Any] = field(repr=False)
     origin: str
-    events: EventsSpec = EventsSpec()
+    events: EventsSpec = field(default_factory=EventsSpec)
+    operation: OperationSpec = field(default_factory=OperationSpec)
 
     def pipeline_of(self, source_id: str) -> str:
         """The name of the one pipeline that looks at this source."""
@@ -230,7 +238,10 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
             backends[name] = part
     _check_wiring(file, errors)
     refuse(errors, origin, raw)
-    site = Site(file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin, file.events)
+    site = Site(
+        file.name, sources, file.detectors, backends, rules, sinks, file.pipelines, values, origin, file.events,
+        file.operation,
+    )  # fmt: skip
     _check_zones(site, errors)
     _check_claims(site, errors)
     refuse(errors, origin, raw)

@@ -23,7 +23,9 @@ from pipeline.wiring import StageSpec
 State = Literal["waiting", "starting", "running", "done", "failed"]
 
 RESTARTS_MAX, RESTARTS_WITHIN_S = 8, 60.0
-RESTART_DELAY_S, RESTART_DELAY_MAX_S = 0.05, 5.0
+RESTART_DELAY_S, RESTART_DELAY_MAX_S = 0.05, 300.0
+WELL_S = 60.0
+"""Each failure doubles the delay before the next start; a stage that has run well for so long begins anew."""
 _LINES_KEPT = 20
 _PARSER_FAULTS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
 _PARSER_FAULTS_MAX = 2
@@ -36,6 +38,17 @@ def _python_path() -> list[str]:
     """A child finds this very package, from wherever it was started and whether or not it is installed."""
     here = str(Path(__file__).resolve().parents[1])
     return [here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != here)]
+
+
+class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What others may know of a stage's process. start_at_s: monotonic clock, of one that waits to be started."""
+
+    name: str
+    state: State
+    pid: int | None
+    restarts: int
+    reason: str | None
+    start_at_s: float
 
 
 class StageProcess:
@@ -53,9 +66,12 @@ class StageProcess:
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._beat_s = 0.0
+        self._ran_s: float | None = None
+        self._failures = 0
         self._crashes_s: deque[float] = deque()
         self._parser_faults = 0
         self._told_to_end = False
+        self._hung: str | None = None
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self.exit_descriptor = -1
@@ -73,6 +89,17 @@ class StageProcess:
         return self._process.pid if self._process else None
 
     @property
+    def entry(self) -> StageEntry:
+        return StageEntry(
+            name=self.spec.name,
+            state=self.state,
+            pid=self.pid,
+            restarts=self.restarts,
+            reason=self.reason,
+            start_at_s=self.start_at_s,
+        )
+
+    @property
     def silent_s(self) -> float:
         """Seconds since it was started or last heard of."""
         return self._clock() - self._beat_s
@@ -85,6 +112,7 @@ class StageProcess:
         self._lines.clear()
         self._partial = b""
         self._told_to_end = False
+        self._hung = None
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.child", self.spec.name],
             stdin=subprocess.PIPE,
@@ -105,6 +133,7 @@ class StageProcess:
             log.debug("%s died before it had its task", self.spec.name)
         self.state = "starting"
         self._beat_s = self._clock()
+        self._ran_s = None
 
     def heard(self, health: Health) -> None:
         """Takes a sign of life; one of an earlier process is not believed."""
@@ -115,6 +144,7 @@ class StageProcess:
         if health.state != "starting" and self.state == "starting":
             self.state = "running"
             self.ever_ran = True
+            self._ran_s = self._beat_s
             self._parser_faults = 0
 
     @property
@@ -174,6 +204,7 @@ class StageProcess:
 
     def _crashed(self, code: int) -> None:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"crashed with exit code {code}"
+        self.reason = self._hung or how
         if self.spec.runtime and self.state == "starting" and -code in _PARSER_FAULTS:
             self._parser_faults += 1
             if self._parser_faults >= _PARSER_FAULTS_MAX:
@@ -190,8 +221,12 @@ class StageProcess:
             log.error("%s was %s, and is not started again", self.spec.name, often)
             self._fail(EXIT_FAILED, often)
             return
-        delay_s = min(RESTART_DELAY_S * 2 ** (len(self._crashes_s) - 1), RESTART_DELAY_MAX_S)
-        log.warning("%s was %s; starting it again", self.spec.name, how)
+        if self._ran_s is not None and self._beat_s - self._ran_s >= WELL_S:
+            self._failures = 0
+        self._failures += 1
+        delay_s = min(RESTART_DELAY_S * 2 ** min(self._failures - 1, 30), RESTART_DELAY_MAX_S)
+        when = f" in {delay_s:.0f} s" if delay_s >= 1 else ""
+        log.warning("%s was %s; starting it again%s", self.spec.name, how, when)
         self.restarts += 1
         self.start_at_s = now_s + delay_s
         self.state = "waiting"
@@ -216,9 +251,15 @@ class StageProcess:
             self._told_to_end = True
             self._process.terminate()
 
-    def kill(self) -> None:
+    def kill(self, hung: str | None = None) -> None:
+        """hung: what is told as the reason, where it is to be started again."""
         if self._process is not None:
+            self._hung = hung
             self._process.kill()
+
+    def hurry(self) -> None:
+        """No delay before it is started again."""
+        self.start_at_s = 0.0
 
     def wait(self, timeout_s: float) -> None:
         if self._process is not None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pipeline import wiring
-from pipeline.config import Site
 from pipeline.transport.head import Head
 from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import LATENCY_BUCKETS, ResultLog, latency_quantiles_ms
@@ -44,10 +43,17 @@ class SourceFigures:
 class Gauges:
     """Reads the figures of a prepared run directory as often as one likes."""
 
-    def __init__(self, site: Site, run_dir: Path) -> None:
+    def __init__(self, sources: Iterable[str], run_dir: Path) -> None:
         self._run_dir = run_dir
-        self.heads = {source: Head.attach(run_dir, source) for source in site.sources}
-        self.results = {source: ResultLog.attach(run_dir, source) for source in site.sources}
+        self.heads: dict[str, Head] = {}
+        self.results: dict[str, ResultLog] = {}
+        for source in sources:
+            self.add(source)
+
+    def add(self, source: str) -> None:
+        """One more, which has been prepared."""
+        self.heads[source] = Head.attach(self._run_dir, source)
+        self.results[source] = ResultLog.attach(self._run_dir, source)
 
     def read(self) -> dict[str, SourceFigures]:
         return {source: self._read(source) for source in self.heads}

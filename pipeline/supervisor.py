@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import msgspec
 import zmq
 
 from pipeline import wiring
@@ -65,6 +66,9 @@ class Supervisor:
         self._stopped_s = 0.0
         self._code = EXIT_DONE
         self._reason: str | None = None
+        self._described: dict[str, object] = {}
+        self._metrics: str | None = None
+        self._round_s = clock()
 
     def run(self) -> Report:
         """Runs until every stage has ended; raises ``PipelineError`` only for what keeps it from starting."""
@@ -72,32 +76,53 @@ class Supervisor:
         with RunDirectory(self._site.name) as directory, ExitStack() as stack:
             self._run_dir, self._presence = directory.path, directory.presence
             wiring.prepare(self._site, directory.path)
-            directory.describe(self._description())
-            self._gauges = stack.enter_context(closing(Gauges(self._site, directory.path)))
+            self._directory = directory
+            self._gauges = stack.enter_context(closing(Gauges(self._site.sources, directory.path)))
             for head in self._gauges.heads.values():
                 head.held = True
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             stack.callback(context.destroy, 0)
             self._health = HealthReceiver(context, directory.path / wiring.HEALTH_SOCKET)
+            self._serve_metrics(stack)
             stack.enter_context(self._signals())
             stack.callback(self._kill_all)
             while not all(process.ended for process in self._processes):
+                self._describe()
                 self._tick()
             return self._report()
 
-    def _description(self) -> dict[str, object]:
-        """What other shells may know of this run; nothing in it is a secret."""
-        return {
+    def _serve_metrics(self, stack: ExitStack) -> None:
+        port = self._site.operation.metrics_port
+        if port is not None:
+            from pipeline.metrics import MetricsServer
+
+            self._describe()
+            server = MetricsServer(self._run_dir, port, lambda: self._clock() - self._round_s)
+            stack.callback(server.close)
+            server.open()
+            self._metrics = server.address
+            log.info("metrics: %s/metrics, /healthz and /readyz", server.address)
+
+    def _describe(self) -> None:
+        """What other shells may know of this run, written whenever it has changed; nothing in it is a secret."""
+        description = {
             "name": self._site.name,
             "pid": os.getpid(),
             "run_id": self._run_id,
             "stages": [process.spec.name for process in self._processes],
+            "processes": [msgspec.to_builtins(process.entry) for process in self._processes],
             "publishes": self._site.publishes,
+            "metrics": self._metrics,
+            "event_log": wiring.shown_event_log(self._site, self._run_dir),
         }
+        if description != self._described:
+            self._directory.describe(description)
+            self._described = description
 
     # -- the loop
 
     def _tick(self) -> None:
+        self._round_s = self._clock()
         self._start_due()
         self._wait()
         by_name = {process.spec.name: process for process in self._processes}
@@ -170,8 +195,9 @@ class Supervisor:
     def _end_hung(self) -> None:
         for process in self._processes:
             if process.alive and process.silent_s > self._patience_s(process):
-                log.error("%s has shown no sign of life for %.0f s", process.spec.name, process.silent_s)
-                process.kill()
+                silence = f"no sign of life for {process.silent_s:.0f} s"
+                log.error("%s has shown %s", process.spec.name, silence)
+                process.kill(hung=silence)
 
     def _patience_s(self, process: StageProcess) -> float:
         if process.state == "starting":
@@ -263,6 +289,7 @@ class Supervisor:
         for process in self._processes:
             if process.ended:
                 continue
+            process.hurry()
             if level >= 3:
                 self._give_up(process, "was killed, because it did not end when asked to")
             elif level == 2 or process.spec.job == "capture":

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import wiring
-from pipeline.benchmarks import procfs
-from pipeline.benchmarks.procfs import FamilyTimes
+from pipeline import procfs
+from pipeline.procfs import FamilyTimes
 from pipeline.benchmarks.reference import STEADY_FROM, child_environment, failure
 from pipeline.errors import RuntimeFailure
 from pipeline.transport.head import Head

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline import __file__ as package_file
-from pipeline.benchmarks import procfs
+from pipeline import procfs
 from pipeline.benchmarks.bare import GO, READY, Failed, Task, Timing
 from pipeline.errors import EXIT_CONFIG, EXIT_MACHINE, ConfigError, PipelineError, RuntimeFailure, StartupError
 

@@ -305,11 +305,16 @@ def _bucket(elapsed_ns: int, buckets: int) -> int:
     return min(int(math.log(elapsed_s / LATENCY_LOWEST_S) / math.log(LATENCY_STEP)), buckets - 1)
 
 
+def latency_edges_s(buckets: int) -> NDArray[np.float64]:
+    """(buckets,): the upper edge of each bucket, in seconds."""
+    return np.asarray(LATENCY_LOWEST_S * LATENCY_STEP ** np.arange(1, buckets + 1))
+
+
 def latency_quantiles_ms(counts: NDArray[np.int64], quantiles: Sequence[float]) -> list[float | None]:
     """Milliseconds below which that share of the counted latencies lies (upper edge of the bucket), None of none."""
     total = int(counts.sum())
     if not total:
         return [None for _ in quantiles]
-    edges_ms = 1e3 * LATENCY_LOWEST_S * LATENCY_STEP ** np.arange(1, len(counts) + 1)
+    edges_ms = 1e3 * latency_edges_s(len(counts))
     indices = np.searchsorted(np.cumsum(counts), np.asarray(quantiles) * total)
     return [round(float(edges_ms[min(i, len(counts) - 1)]), 2) for i in indices]

@@ -93,7 +93,7 @@ class RunDirectory:
         while (descriptor := _take(self._lock_path)) is None:
             if time.monotonic() > deadline_s:
                 raise AlreadyRunning(
-                    f"a site named {self.name!r} is running already (see: run_pipeline.py events {self.name})"
+                    f"a site named {self.name!r} is running already (see: run_pipeline.py status {self.name})"
                 )
             time.sleep(_LOOK_EVERY_S)
         return descriptor
@@ -125,6 +125,12 @@ class RunDirectory:
         self._lock = self.presence = -1
 
 
+def description_in(run_dir: Path) -> dict[str, Any]:
+    """What the run in that directory tells others; raises ``FileNotFoundError`` where there is none (any more)."""
+    found: dict[str, Any] = json.loads((run_dir / _DESCRIPTION).read_text())
+    return found
+
+
 def running() -> list[RunningSite]:
     """The sites of this user that run now; clears away what dead ones have left."""
     sites = []
@@ -133,7 +139,7 @@ def running() -> list[RunningSite]:
             continue
         directory = lock.with_suffix("")
         with contextlib.suppress(OSError, ValueError):
-            sites.append(RunningSite(lock.stem, directory, json.loads((directory / _DESCRIPTION).read_text())))
+            sites.append(RunningSite(lock.stem, directory, description_in(directory)))
     return sites
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,9 @@ class FamilyTimes:
 def family_times(pid: int) -> FamilyTimes:
     """Raises ``FileNotFoundError`` or ``ProcessLookupError`` where ``pid`` is gone."""
     while True:
-        before = _times(pid)
-        children = sorted(_alive(children_of(pid)), key=lambda times: times.started)
-        after = _times(pid)
+        before = times(pid)
+        children = sorted(_alive(children_of(pid)), key=lambda child: child.started)
+        after = times(pid)
         # a child that was waited for meanwhile would be counted twice or not at all
         if before.reaped_s == after.reaped_s:
             own = tuple(child.own_s for child in children)
@@ -87,26 +88,30 @@ def machine_busy_s() -> float:
     return parse_busy((PROC / "stat").read_text())
 
 
+def times(pid: int) -> Times:
+    """Of one process; raises ``FileNotFoundError`` or ``ProcessLookupError`` where it is gone."""
+    return parse_stat((PROC / str(pid) / "stat").read_text())
+
+
+def pss_mb(pid: int) -> float:
+    """Proportional set size of one process; raises like ``times``."""
+    return parse_pss_kb((PROC / str(pid) / "smaps_rollup").read_text()) * 1024 / 1e6
+
+
 def family_pss_mb(pid: int) -> float:
     """Proportional set size of a process and its children together; what several share counts once."""
-    total_kb = 0
+    total_mb = 0.0
     for member in (pid, *children_of(pid)):
-        try:
-            total_kb += parse_pss_kb((PROC / str(member) / "smaps_rollup").read_text())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return total_kb * 1024 / 1e6
-
-
-def _times(pid: int) -> Times:
-    return parse_stat((PROC / str(pid) / "stat").read_text())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total_mb += pss_mb(member)
+    return total_mb
 
 
 def _alive(pids: list[int]) -> list[Times]:
     found = []
     for pid in pids:
         try:
-            found.append(_times(pid))
+            found.append(times(pid))
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.benchmarks import procfs
+from pipeline import procfs
 
 STAT = (
     "4242 (a) b (c) S 17 4242 4242 0 -1 4194304 905 0 0 0 150 50 30 20 20 0 3 0 987654 17571840 3000 "

@@ -1,0 +1,83 @@
+"""When a stage is started again: soon after one failure, ever later if it goes on failing, and shown meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.child import Task
+from pipeline.process import RESTART_DELAY_MAX_S, RESTART_DELAY_S, WELL_S, StageProcess
+from pipeline.types import Health
+from pipeline.wiring import StageSpec
+from tests.runs import wait_until
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def process(clock: Clock) -> Iterator[StageProcess]:
+    process = StageProcess(StageSpec("capture/gate", ("gate",)), clock=clock)
+    yield process
+    process.kill()
+    process.wait(10)
+
+
+def dies(process: StageProcess, tmp_path: Path, hung: str | None = None, ran_s: float | None = None) -> float:
+    """One life of a real process, which runs well for ``ran_s``; returns the delay before the next."""
+    clock = process._clock
+    assert isinstance(clock, Clock)
+    task = Task("capture/gate", "run", str(tmp_path), "here", {}, False, os.getpid())
+    inherited = os.open(tmp_path, os.O_RDONLY)
+    process.start(task, inherited)
+    os.close(inherited)
+    assert process.pid is not None
+    if ran_s is not None:
+        for beat, passed_s in enumerate((0.0, ran_s)):
+            clock.now_s += passed_s
+            process.heard(Health("capture/gate", process.pid, "running", beat, {}))
+        assert process.state == "running"
+    process.kill(hung)
+    wait_until(process.reap, "the end of the process", 30)
+    assert process.state == "waiting"
+    return process.start_at_s - clock.now_s
+
+
+def test_the_delay_doubles_up_to_minutes(process: StageProcess, clock: Clock, tmp_path: Path) -> None:
+    delays = []
+    for _ in range(15):
+        delays.append(dies(process, tmp_path, hung="no sign of life for 20 s"))
+        clock.now_s += 20 + delays[-1]
+    assert delays == pytest.approx([min(RESTART_DELAY_S * 2**n, RESTART_DELAY_MAX_S) for n in range(15)])
+    entry = process.entry
+    assert (entry.restarts, entry.reason, entry.state, entry.pid) == (15, "no sign of life for 20 s", "waiting", None)
+
+
+def test_who_has_run_well_begins_anew(process: StageProcess, clock: Clock, tmp_path: Path) -> None:
+    for _ in range(6):
+        dies(process, tmp_path)
+        clock.now_s += 20
+    assert dies(process, tmp_path, ran_s=WELL_S - 1) > 1
+    assert dies(process, tmp_path, ran_s=WELL_S) == pytest.approx(RESTART_DELAY_S)
+    assert process.entry.reason == "killed by SIGKILL"
+
+
+def test_a_run_that_ends_waits_for_nobody(process: StageProcess, clock: Clock, tmp_path: Path) -> None:
+    for _ in range(7):
+        dies(process, tmp_path)
+        clock.now_s += 20
+    assert dies(process, tmp_path) > 1
+    process.hurry()
+    assert process.start_at_s <= clock.now_s
