@@ -1,4 +1,5 @@
-"""What a sink is. Packet sinks take what the annotator encoded; event sinks take what the event log numbered.
+"""What a sink is. Packet sinks take what the annotator encoded; event sinks take what the event log numbered; view
+sinks watch, and take what they like (``view``).
 
 A sink's module has three names: ``Config`` (a ``SinkConfig``), one class, and ``create(config, context)``. The class
 says what it takes (``accepts``), a packet sink also whether it may skip (``lossless``).
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from pipeline.plugins import PluginConfig
 from pipeline.types import I420, Event, Layout, Result
 
-Accepts = Literal["packets", "events"]
+Accepts = Literal["packets", "events", "views"]
 
 CLOCK_HZ = 90_000
 """Ticks a second of ``Packet.pts``, the usual clock of video transports."""
@@ -25,6 +26,10 @@ class SinkConfig(PluginConfig):
     """What a sink reads from the configuration, and what can be known of the sink before it is built."""
 
     accepts: ClassVar[Accepts]
+    takes_packets: ClassVar[bool] = False
+    """Of a sink that watches: whether it may take the annotator's packets."""
+    shows_events: ClassVar[bool] = False
+    """Of a sink that watches: whether it looks into the event log, so that there must be one."""
 
     def claims(self) -> frozenset[tuple[str, str]]:
         """What nobody else on this machine may use at the same time: ``("tcp", "5556")``, ``("file", "/abs/path")``.

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pipeline import plugins
 from pipeline.errors import ConfigError, StartupError
 from pipeline.sinks.sink import SinkConfig, SinkContext
+from pipeline.sinks.view import SiteView
 from tests.unit.sinks.events import LOG_ID, numbered
 from tests.unit.sinks.recordings import encode_with, new_encoder
 
@@ -23,6 +24,7 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "recorder": lambda place: {"path": str(place / "out.mp4")},
     "jsonl": lambda place: {"path": str(place / "events.jsonl")},
     "zeromq": lambda place: {"bind": f"tcp://127.0.0.1:{_free_port()}"},
+    "web": lambda place: {"bind": f"127.0.0.1:{_free_port()}"},
 }
 """The least that makes each kind work in a directory."""
 
@@ -53,6 +55,8 @@ def make(kind: str, config: Any, tmp_path: Path) -> Callable[[], Any]:
 
 
 def opened(sink: Any) -> Any:
+    if sink.accepts == "views":
+        return sink.open(SiteView("site", {}))
     return sink.open() if sink.accepts == "packets" else sink.open(LOG_ID)
 
 
@@ -63,6 +67,9 @@ def feed(sink: Any, count: int) -> None:
         for packet in encode_with(encoder, range(count)):
             sink.write(packet)
         sink.finish()
+    elif sink.accepts == "views":
+        for _ in range(count):
+            assert sink.step() >= 0
     else:
         for seq in range(1, count + 1):
             sink.write(numbered(seq))
@@ -76,8 +83,8 @@ def test_it_says_what_it_takes_before_and_after_it_is_built(config: Any, make: C
     sink = make()
     assert isinstance(config, SinkConfig)
     assert config.accepts == sink.accepts
-    assert sink.accepts in ("packets", "events")
-    assert sink.accepts == "events" or isinstance(sink.lossless, bool)
+    assert sink.accepts in ("packets", "events", "views")
+    assert sink.accepts != "packets" or isinstance(sink.lossless, bool)
 
 
 def test_building_it_touches_nothing(make: Callable[[], Any], tmp_path: Path) -> None:
