@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from .data import IGNORE, Sample
+from .props import dress
 
 Pixels = NDArray[np.uint8]
 Faces = tuple[NDArray[np.float32], NDArray[np.int64]]
 WEIGHTS = {
-    "train_kaggle": 0.24, "train_ilc": 0.30, "train_aizoo": 0.22, "train_aditya": 0.09, "train_tfm": 0.01,
-    "train_weak": 0.08,
+    "train_kaggle": 0.18, "train_ilc": 0.31, "train_aizoo": 0.28, "train_aditya": 0.07, "train_tfm": 0.02,
+    "train_weak": 0.14,
 }  # fmt: skip
 """How often a set is drawn; unknown sets count 1 divided by the number of sets."""
 PORTRAITS = "train_weak"
@@ -42,6 +43,7 @@ class Mix:
     grey: float = 0.08
     night: float = 0.05
     occlude: float = 0.15
+    props: float = 0.12
     stickers: float = 0.35
 
 
@@ -63,6 +65,8 @@ class Augmenter:
             boxes, labels = self._stick(canvas, boxes, labels, rng)
         if rng.random() < self.mix.occlude:
             self._occlude(canvas, boxes, rng)
+        if rng.random() < self.mix.props:
+            labels = dress(canvas, boxes, labels, rng)
         canvas = self._camera(canvas, rng)
         side = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1))
         labels = np.where(side < self.mix.smallest_face, IGNORE, labels)
@@ -123,14 +127,14 @@ class Augmenter:
         return corner[0], corner[1]
 
     def _limit(self, sample: Sample, sx: float, sy: float, rng: np.random.Generator) -> tuple[float, float]:
-        """Keeps a picture's typical face between 12 and 240 pixels."""
+        """Keeps a picture's typical face from 12 pixels on, and mostly below 260."""
         if not len(sample.boxes):
             return sx, sy
         sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]).clip(1).prod(1) ** 0.5
         typical = float(np.median(sides)) * (sx * sy) ** 0.5
         wanted = max(typical, 12.0)
-        if typical > 240 and rng.random() < 0.8:
-            wanted = float(np.exp(rng.uniform(np.log(100), np.log(240))))
+        if typical > 260 and rng.random() < 0.7:
+            wanted = float(np.exp(rng.uniform(np.log(90), np.log(320))))
         return sx * wanted / typical, sy * wanted / typical
 
     def _paste(self, canvas: Pixels, region: tuple[int, int, int, int], sample: Sample,

@@ -37,7 +37,7 @@ class Plan:
     warmup: int = 300
     ema: float = 0.9995
     seed: int = 7
-    calm: float = 0.12
+    calm: float = 0.25
     workers: int = 1
     bfloat16: bool = True
     checkpoint_s: float = 180.0
