@@ -207,7 +207,7 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
     from pipeline.inference.lane import Lane
     from pipeline.inference.schedule import Pace, StillScene
     from pipeline.inference.stage import InferenceStage
-    from pipeline.inference.views import ViewingDetector
+    from pipeline.inference.views import Looks, ViewingDetector
     from pipeline.ulid import id_factory
 
     pipeline = site.pipelines[name]
@@ -248,7 +248,8 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
             nms=spec.nms,
             models_dir=place.models_dir,
         )
-        return ViewingDetector(detector, pipeline.detect.region, pipeline.detect.tiles, pipeline.detect.overlap)
+        detect = pipeline.detect
+        return ViewingDetector(detector, Looks(detect.region, detect.tiles, detect.overlap))
 
     lanes = [lane(source) for source in pipeline.sources]
     return InferenceStage(f"{INFERENCE}/{name}", lanes, create_detector, in_flight=spec.in_flight or processors())

@@ -146,7 +146,11 @@ class Original(_Part):
 
 
 class ModelCard(_Part):
-    """All that is to be known of a model; ``runtimes`` is keyed by backend kind, ``kind-precision`` below fp32."""
+    """All that is to be known of a model; ``runtimes`` is keyed by backend kind, ``kind-precision`` below fp32.
+
+    smallest_face: from this size on at least half of the faces are found, as a share of the side of what is looked at
+    (both as roots of areas); measured by ``tests/benchmarks/small_faces``.
+    """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
     summary: Text
@@ -158,6 +162,7 @@ class ModelCard(_Part):
     weaknesses: tuple[Text, ...]
     input: InputSpec
     head: SsdSpec
+    smallest_face: Fraction | None = None
     classes: Annotated[dict[int, Text], Field(min_length=1)]
     runtimes: Annotated[dict[str, Runtime], Field(min_length=1)]
     original: Original | None = None

@@ -22,7 +22,7 @@ from pipeline.types import I420, Detections, Layout
 
 AUTO_FACE_PX = 40.0
 """``tiles: auto`` cuts until faces of this height can be found."""
-AUTO_TILES_MAX = 9
+AUTO_TILES_MAX = 6
 FACE_ASPECT = 0.8
 """Width of a face in heights, for telling sizes."""
 _EDGE_SHARE, _EDGE_MIN_PX = 0.01, 2.0
@@ -85,20 +85,19 @@ def _even(value: float) -> int:
 
 
 def smallest_face(card: ModelCard, view: View) -> tuple[int, int]:
-    """(width, height) in pixels of the frame: the smallest face that the model finds about half of in ``view``.
+    """(width, height) in pixels of the frame: the smallest face of which the model finds at least half in ``view``.
 
-    The smallest anchor and a face share half of their union there, which is how SSD decides in training which anchor
-    learns a face (Liu et al. 2016, section 2.2).
+    As its card says, or of the size of its smallest anchor.
     """
     size = card.input
-    shares = [w * h for m in card.head.maps for w, h in m.anchors_wh(size.width, size.height)]
-    area = 0.5 * min(shares) * view.width * view.height
-    height = math.sqrt(area / FACE_ASPECT)
+    smallest_anchor = min(w * h for m in card.head.maps for w, h in m.anchors_wh(size.width, size.height))
+    side = card.smallest_face or math.sqrt(smallest_anchor)
+    height = side * math.sqrt(view.width * view.height / FACE_ASPECT)
     return math.ceil(FACE_ASPECT * height), math.ceil(height)
 
 
 def auto_grid(card: ModelCard, view: View, overlap: float) -> tuple[int, int]:
-    """(columns, rows): as few tiles as bring faces of ``AUTO_FACE_PX`` within the model's reach, at most nine."""
+    """(columns, rows): as few tiles as bring faces of ``AUTO_FACE_PX`` within the model's reach, at most six."""
     grids = [(c, r) for c in range(1, AUTO_TILES_MAX + 1) for r in range(1, AUTO_TILES_MAX + 1)]
     grids = [(c, r) for c, r in grids if c * r <= AUTO_TILES_MAX]
 
@@ -115,10 +114,31 @@ def auto_grid(card: ModelCard, view: View, overlap: float) -> tuple[int, int]:
     return min(grids, key=lambda grid: (height(grid), squareness(grid)))
 
 
-def grid_of(text: str) -> tuple[int, int] | None:
-    """``2x1`` → (2, 1); None for ``auto``."""
-    columns, x, rows = text.partition("x")
-    return (int(columns), int(rows)) if x else None
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Where to look, as ``DetectSpec`` says it.
+
+    region: x0, y0, x1, y1 in fractions of the frame. tiles: ``auto`` or columns x rows such as ``2x1``. overlap: of
+    neighbours, as a share of a tile's side.
+    """
+
+    region: Region = (0.0, 0.0, 1.0, 1.0)
+    tiles: str = "1x1"
+    overlap: float = 0.15
+
+    def views(self, card: ModelCard, width: int, height: int) -> list[View]:
+        """What is looked at in a frame of that size: the whole region, then its tiles where there are several."""
+        region = whole(width, height, self.region)
+        if self.tiles == "auto":
+            columns, rows = auto_grid(card, region, self.overlap)
+        else:
+            columns, rows = map(int, self.tiles.split("x"))
+        parts = tiles(region, columns, rows, self.overlap) if columns * rows > 1 else []
+        return list(dict.fromkeys([region, *parts]))
+
+    def smallest_face(self, card: ModelCard, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels of a frame of that size, see ``smallest_face``."""
+        return smallest_face(card, self.views(card, width, height)[-1])
 
 
 class Looking(Protocol):
@@ -133,17 +153,11 @@ class Looking(Protocol):
 
 
 class ViewingDetector:
-    """A detector that looks at one part of each frame, in tiles. Several threads may use one.
+    """A detector that looks at one part of each frame, in tiles. Several threads may use one."""
 
-    region: x0, y0, x1, y1 in fractions of the frame. tiles: ``auto`` or columns x rows such as ``2x1``. overlap: of
-    neighbours, as a share of a tile's side.
-    """
-
-    def __init__(self, detector: Detector, region: Region, tiles: str, overlap: float) -> None:
+    def __init__(self, detector: Detector, looks: Looks) -> None:
         self._detector = detector
-        self._region = region
-        self._grid = grid_of(tiles)
-        self._overlap = overlap
+        self._looks = looks
         self._views: dict[tuple[int, int], list[View]] = {}
 
     @property
@@ -152,18 +166,11 @@ class ViewingDetector:
         return self._detector.labels
 
     def views(self, width: int, height: int) -> list[View]:
-        """What is looked at in a frame of that size: the whole region, then its tiles where there are several."""
+        """What is looked at in a frame of that size."""
         known = self._views.get((width, height))
         if known is None:
-            region = whole(width, height, self._region)
-            columns, rows = self._grid or auto_grid(self._detector.card, region, self._overlap)
-            parts = tiles(region, columns, rows, self._overlap) if columns * rows > 1 else []
-            known = self._views[width, height] = list(dict.fromkeys([region, *parts]))
+            known = self._views[width, height] = self._looks.views(self._detector.card, width, height)
         return known
-
-    def smallest_face(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels of a frame of that size, see ``smallest_face``."""
-        return smallest_face(self._detector.card, self.views(width, height)[-1])
 
     def detect_i420(self, image: I420) -> Detections:
         """Faces in a video frame, best first, in its pixels; the planes are only read during the call."""
