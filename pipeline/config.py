@@ -248,6 +248,15 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
     return site
 
 
+def source(values: Mapping[str, Any], origin: str) -> Part:
+    """One entry of ``sources:`` by itself. Raises ``ConfigError``."""
+    errors: list[str] = []
+    part = _part("source", "source", values, values, errors)
+    refuse(errors, origin, values)
+    assert part is not None
+    return part
+
+
 def _expand(value: Any, path: str, variables: Mapping[str, str], errors: list[str]) -> Any:
     """``${NAME}`` → the variable's value, ``$$`` → ``$``, in every string."""
     if isinstance(value, dict):

@@ -122,7 +122,11 @@ class LiveVideo:
                 picture = self._picture(self._frames.popleft())
                 if picture is not None:
                     return picture
-            self._decode(self._next_packet())
+            self.receive()
+
+    def receive(self) -> None:
+        """Takes the next packet of video and decodes it. Raises ``SourceLost``."""
+        self._decode(self._next_packet())
 
     def _next_packet(self) -> Packet[Stream]:
         while True:
@@ -208,11 +212,13 @@ class LiveVideo:
         return SourceLost(without_credentials(f"{self._name}: {text}"), reason)
 
     @property
-    def described(self) -> str:
-        """Codec, size and declared rate, for people."""
-        context, rate = self._stream.codec_context, self._stream.average_rate or self._stream.guessed_rate
-        fps = f", {float(rate):g} frames a second as declared" if rate else ""
-        return f"{context.name}, {context.width}x{context.height}{fps}"
+    def codec(self) -> str:
+        return self._stream.codec_context.name
+
+    @property
+    def declared_fps(self) -> float | None:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return float(rate) if rate else None
 
     def close(self) -> None:
         self._frames.clear()
@@ -269,11 +275,6 @@ class LiveFeed(ABC):
     @property
     def renewed(self) -> bool:
         return False
-
-    @property
-    def described(self) -> str:
-        """Codec, size and rate of the open connection."""
-        return self._video.described if self._video is not None else ""
 
 
 def reason_for(error: FFmpegError, said: str) -> SourceReason:

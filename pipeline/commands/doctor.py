@@ -1,4 +1,4 @@
-"""``doctor``: what this machine has and lacks."""
+"""``doctor``: what this machine has and lacks; with a source, how far one gets with it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline import resources
+from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.config import DEFAULT_MODEL
-from pipeline.errors import EXIT_DONE, EXIT_MACHINE, PipelineError
+from pipeline.errors import EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, ConfigError, PipelineError
+from pipeline.types import Layout
 from pipeline.wiring import processors
+
+if TYPE_CHECKING:
+    from pipeline.capture.live import LiveFeed
+    from pipeline.capture.trial import Step
 
 State = Literal["ok", "missing", "optional"]
 
@@ -45,16 +50,22 @@ class Finding:
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
-        help="what this machine has and lacks",
+        help="what this machine has and lacks; what is wrong with a camera",
         description="Looks at processors, shared memory, libraries, runtimes and weights. Exit code 3: something that "
-        "is needed is missing.",
+        "is needed is missing. With a camera it is tried step by step instead; exit code 1: it does not work.",
     )
+    parser.add_argument(
+        "source", nargs="?", metavar="SOURCE", help="try this camera: 0, /dev/video0, rtsp://camera/one"
+    )
+    shared.add_login(parser)
     shared.add_models_dir(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.set_defaults(main=main)
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.source:
+        return _try(options)
     findings = examine(options.models_dir)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings]))
@@ -62,6 +73,52 @@ def main(options: argparse.Namespace) -> int:
         for finding in findings:
             print(f"{finding.state:<9}{finding.name:<16}{finding.text}")
     return EXIT_MACHINE if any(finding.state == "missing" for finding in findings) else EXIT_DONE
+
+
+def _try(options: argparse.Namespace) -> int:
+    """Prints each step as it is made; the first that fails is the last."""
+    from pipeline.capture.live import LiveFeed
+
+    values = shared.source_values(options.source, options)
+    part = config.source(values, "command line")
+    source = part.plugin.create(part.config, "trial")
+    if not isinstance(source, LiveFeed):
+        raise ConfigError(f"{options.source} is no camera: give its number, its device or its address")
+    steps = []
+    for step in _steps(source, values.get("url"), options.models_dir):
+        steps.append(step)
+        if not options.json:
+            print(f"{'ok' if step.done else 'failed':<9}{step.name:<16}{step.text}", flush=True)
+    if options.json:
+        print(json.dumps([{"name": step.name, "done": step.done, "text": step.text} for step in steps]))
+    return EXIT_DONE if all(step.done for step in steps) else EXIT_FAILED
+
+
+def _steps(source: LiveFeed, url: str | None, models_dir: Path | None) -> Iterator[Step]:
+    from pipeline.capture.trial import try_source
+
+    for step in try_source(source, url):
+        yield step
+        if step.layout is not None:
+            yield _smallest_face(step.layout, models_dir)
+
+
+def _smallest_face(layout: Layout, models_dir: Path | None) -> Step:
+    """What the default model can find in pictures of that size, whole and cut into tiles."""
+    from pipeline.capture.trial import Step
+    from pipeline.inference import views
+    from pipeline.inference.model_card import read_card
+
+    card = read_card(resources.card_path(DEFAULT_MODEL, models_dir))
+    overlap = config.DetectSpec().overlap
+    whole = views.whole(layout.width, layout.height, (0, 0, 1, 1))
+    width, height = views.smallest_face(card, whole)
+    text = f"{width}x{height} pixels with {card.name}"
+    columns, rows = views.auto_grid(card, whole, overlap)
+    if columns * rows > 1:
+        width, height = views.smallest_face(card, views.tiles(whole, columns, rows, overlap)[0])
+        text += f"; with tiles: {columns}x{rows}, {width}x{height}"
+    return Step("smallest face", True, text)
 
 
 def examine(models_dir: Path | None = None) -> list[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import plugins
 from pipeline.config import DEFAULT_MODEL
+from pipeline.errors import ConfigError
 from pipeline.resources import MODELS_ENV
 
 
@@ -52,3 +53,24 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+def add_login(parser: Any) -> None:
+    """How a camera's password is given so that it stands neither in the process list nor in the shell's history."""
+    parser.add_argument("--login-env", metavar="NAME", help="the environment variable that holds user:password")
+    parser.add_argument("--login-file", type=Path, metavar="FILE", help="the file that holds user:password")
+
+
+def source_values(text: str, options: argparse.Namespace, *, realtime: bool = False) -> dict[str, Any]:
+    """The ``sources:`` entry that an argument stands for: a file, ``lavfi:GRAPH``, a camera's number, an address."""
+    login = {key: getattr(options, key) for key in ("login_env", "login_file") if getattr(options, key)}
+    scheme, colon, rest = text.partition(":")
+    if colon and rest.startswith("//") and scheme != "file":
+        return {"kind": "rtsp", "url": text, **login}
+    if login:
+        raise ConfigError(f"--{next(iter(login)).replace('_', '-')} goes with an address, such as rtsp://camera/one")
+    if colon and scheme == "lavfi":
+        return {"kind": "lavfi", "graph": rest}
+    if text.isdigit() or text.startswith("/dev/video"):
+        return {"kind": "camera", "device": text}
+    return {"kind": "file", "path": text, "realtime": realtime}

@@ -35,7 +35,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("site", nargs="?", type=Path, metavar="SITE.yaml", help="the configuration of a site")
     parser.add_argument("--demo", action="store_true", help="the demo that comes with the program")
     group = parser.add_argument_group("one source, instead of a site")
-    group.add_argument("--source", metavar="PATH", help="a video file, a folder or glob of pictures, lavfi:GRAPH")
+    group.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="a video file, a folder or glob of pictures, a camera (0, /dev/video0), an address (rtsp://camera/one), "
+        "lavfi:GRAPH",
+    )
+    shared.add_login(group)
     group.add_argument("--record", type=Path, metavar="OUT.mp4", help="write annotated video")
     group.add_argument("--overwrite", action="store_true", help="replace OUT.mp4 if it exists")
     group.add_argument("--events", type=Path, metavar="FILE.jsonl", help="append events to a file, one a line")
@@ -93,7 +99,8 @@ def _site(options: argparse.Namespace, taken: Collection[int]) -> Site:
         raise ConfigError("run needs a SITE.yaml, or --source, or --demo, and only one of them")
     if options.source:
         return quick_site(options, taken)
-    given = [o for o in ("record", "events", "publish", "realtime", "overwrite") if getattr(options, o)]
+    alone = ("record", "events", "publish", "realtime", "overwrite", "login_env", "login_file")
+    given = [option.replace("_", "-") for option in alone if getattr(options, option)]
     if given:
         raise ConfigError(f"--{given[0]} goes with --source; a site says it in its file")
     return config.load(
@@ -110,7 +117,7 @@ def quick_site(options: argparse.Namespace, taken: Collection[int] = ()) -> Site
         sinks["events"] = {"kind": "jsonl", "path": str(options.events)}
     if options.publish:
         sinks["publisher"] = {"kind": "zeromq", "bind": options.publish}
-    source = _source(options.source, options.realtime)
+    source = shared.source_values(options.source, options, realtime=options.realtime)
     name = _name(options.source)
     values = {
         "name": f"{name}-{_free_number(name, taken)}",
@@ -122,17 +129,6 @@ def quick_site(options: argparse.Namespace, taken: Collection[int] = ()) -> Site
         "pipelines": {"quick": {"sources": [name], "detector": "mask", "rules": ["no_mask"], "sinks": list(sinks)}},
     }
     return config.check(values, "command line")
-
-
-def _source(text: str, realtime: bool) -> dict[str, Any]:
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme == "lavfi":
-        return {"kind": "lavfi", "graph": rest}
-    if text.isdigit() or text.startswith("/dev/video"):
-        return {"kind": "camera", "device": text}
-    if colon and rest.startswith("//") and scheme != "file":
-        return {"kind": "rtsp", "url": text}
-    return {"kind": "file", "path": text, "realtime": realtime}
 
 
 def _name(source: str) -> str:

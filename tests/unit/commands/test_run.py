@@ -17,7 +17,7 @@ from pipeline.transport.run_directory import RunDirectory
 
 
 def test_the_credentials_of_a_source_are_told_to_nobody(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--source", "rtsp://me:hunter2@camera"]) == 2
+    assert main(["run", "--source", "rtsp://me:hunter2@camera:99999"]) == 2
     assert "hunter2" not in "".join(capsys.readouterr())
 
 
