@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline import plugins
 from pipeline.errors import ConfigError, StartupError
 from pipeline.sinks.sink import SinkConfig, SinkContext
 from pipeline.sinks.view import SiteView
+from tests.servers import PASSWORD, USER, Broker, receiving
 from tests.unit.sinks.events import LOG_ID, numbered
 from tests.unit.sinks.recordings import encode_with, new_encoder
 
@@ -24,6 +25,9 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "recorder": lambda place: {"path": str(place / "out.mp4")},
     "jsonl": lambda place: {"path": str(place / "events.jsonl")},
     "zeromq": lambda place: {"bind": f"tcp://127.0.0.1:{_free_port()}"},
+    "command": lambda place: {"command": ["true"]},
+    "mqtt": lambda place: {"host": "127.0.0.1", "username": USER, "password": PASSWORD},
+    "webhook": lambda place: {"url": "http://127.0.0.1"},
     "web": lambda place: {"bind": f"127.0.0.1:{_free_port()}"},
 }
 """The least that makes each kind work in a directory."""
@@ -42,8 +46,22 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def config(kind: str, tmp_path: Path) -> Any:
-    return plugins.load("sink", kind).config.model_validate(OPTIONS[kind](tmp_path))
+def far_side(kind: str, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What a kind that needs a server must know of it."""
+    if kind == "mqtt":
+        (tmp_path / "broker").mkdir()
+        with Broker(tmp_path / "broker") as broker:
+            yield {"port": broker.port}
+    elif kind == "webhook":
+        with receiving() as receiver:
+            yield {"url": f"http://127.0.0.1:{receiver.port}/"}
+    else:
+        yield {}
+
+
+@pytest.fixture
+def config(kind: str, tmp_path: Path, far_side: dict[str, Any]) -> Any:
+    return plugins.load("sink", kind).config.model_validate(OPTIONS[kind](tmp_path) | far_side)
 
 
 @pytest.fixture
@@ -73,6 +91,7 @@ def feed(sink: Any, count: int) -> None:
     else:
         for seq in range(1, count + 1):
             sink.write(numbered(seq))
+        sink.beat(count)
 
 
 def test_every_kind_is_tried_here() -> None:
@@ -113,7 +132,8 @@ def test_it_can_be_closed_without_being_opened(make: Callable[[], Any]) -> None:
 
 
 def test_two_in_one_place_are_refused_and_the_second_can_be_closed(config: Any, make: Callable[[], Any]) -> None:
-    assert config.claims()
+    if not config.claims():
+        pytest.skip("it has no place of its own: two may do the same")
     first, second = make(), make()
     opened(first)
     if first.accepts == "packets":  # it holds its place from the first frame on

@@ -11,20 +11,16 @@ LOG_ID = "01KAP5ZK7Q0000000000000000"
 OTHER_LOG_ID = "01KAP5ZK7Q0000000000000001"
 
 
-def event(track: int, phase: Phase = "new", source: str = "gate", stream_s: float = 1.5, **more: Any) -> Event:
-    return Event(
-        id=f"01KAP5ZK7QABCDEF{track:010d}",
-        phase=phase,
-        kind="no_mask",
-        source=source,
-        track=track,
-        t_start="2026-11-18T11:06:40.000Z",
-        t_end="2026-11-18T11:06:42.500Z" if phase == "end" else None,
-        stream_s=stream_s,
-        confidence=0.875,
-        reason="gone" if phase == "end" else None,
-        **more,
-    )
+def event(track: int, phase: Phase = "new", source: str = "gate", stream_s: float = 1.5, **others: Any) -> Event:
+    fields: dict[str, Any] = {
+        "id": f"01KAP5ZK7QABCDEF{track:010d}",
+        "kind": "no_mask",
+        "t_start": "2026-11-18T11:06:40.000Z",
+        "t_end": "2026-11-18T11:06:42.500Z" if phase == "end" else None,
+        "confidence": 0.875,
+        "reason": "gone" if phase == "end" else None,
+    }
+    return Event(phase=phase, source=source, track=track, stream_s=stream_s, **fields | others)
 
 
 def numbered(seq: int, log_id: str = LOG_ID, source: str = "gate") -> dict[str, Any]:
