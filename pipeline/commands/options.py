@@ -63,7 +63,7 @@ def add_login(parser: Any) -> None:
 
 def source_values(text: str, options: argparse.Namespace, *, realtime: bool = False) -> dict[str, Any]:
     """The ``sources:`` entry that an argument stands for: a file, ``lavfi:GRAPH``, a camera's number, an address."""
-    login = {key: getattr(options, key) for key in ("login_env", "login_file") if getattr(options, key)}
+    login = {key: str(getattr(options, key)) for key in ("login_env", "login_file") if getattr(options, key)}
     scheme, colon, rest = text.partition(":")
     if colon and rest.startswith("//") and scheme != "file":
         return {"kind": "rtsp", "url": text, **login}
