@@ -61,13 +61,14 @@ class StageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a stage runs."""
+    """Where a stage runs. told: the stage's sources, each time they have changed since; else None."""
 
     run_id: str
     run_dir: Path
     context: Context
     restarted: bool = False
     models_dir: Path | None = None
+    told: Callable[[], list[str] | None] = lambda: None
 
     def state_dir(self, *names: str) -> Path:
         """A directory of its own for a part, which outlives the part's process but not the run."""
@@ -75,11 +76,14 @@ class Place:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def bell_path(self, source: str, what: str) -> Path:
+        return self.run_dir / f"{source}.{what}-bell"
+
     def bell(self, source: str, what: str) -> Bell:
-        return Bell(self.context, self.run_dir / f"{source}.{what}-bell")
+        return Bell(self.context, self.bell_path(source, what))
 
     def listener(self, source: str, what: str) -> BellListener:
-        return BellListener(self.context, self.run_dir / f"{source}.{what}-bell")
+        return BellListener(self.context, self.bell_path(source, what))
 
 
 def _sinks(site: Site, pipeline: PipelineSpec, accepts: str) -> dict[str, Part]:
@@ -215,8 +219,12 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
     card, files = _model(site, pipeline.detector, place.models_dir)
     rules = {rule: (site.rules[rule].plugin, site.rules[rule].config) for rule in pipeline.rules}
 
-    def lane(source_id: str) -> Lane:
+    frame_bell = BellListener(place.context)
+
+    def create_lane(source_id: str) -> Lane:
         head = Head.attach(place.run_dir, source_id)
+        path = place.bell_path(source_id, "frame")
+        frame_bell.listen(path)
         return Lane(
             head,
             Reader(head, INFERENCE),
@@ -231,11 +239,11 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
                 schedule=pipeline.schedule,
                 model=analytics.Model(card.name, files.sha256),
             ),
-            place.listener(source_id, "frame"),
             place.bell(source_id, "result"),
             place.bell(source_id, "event"),
             Pace(pipeline.detect.max_fps),
             StillScene(pipeline.detect.region) if pipeline.detect.motion == "gate" else None,
+            leave=lambda: frame_bell.ignore(path),
         )
 
     def create_detector() -> ViewingDetector:
@@ -251,8 +259,15 @@ def _inference(site: Site, name: str, place: Place) -> Stage:
         detect = pipeline.detect
         return ViewingDetector(detector, Looks(detect.region, detect.tiles, detect.overlap))
 
-    lanes = [lane(source) for source in pipeline.sources]
-    return InferenceStage(f"{INFERENCE}/{name}", lanes, create_detector, in_flight=spec.in_flight or processors())
+    return InferenceStage(
+        f"{INFERENCE}/{name}",
+        pipeline.sources,
+        create_lane,
+        create_detector,
+        frame_bell,
+        in_flight=spec.in_flight or processors(),
+        told=place.told,
+    )
 
 
 def _annotator(site: Site, source_id: str, place: Place) -> Stage:

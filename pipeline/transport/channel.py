@@ -46,15 +46,24 @@ class Bell:
 
 
 class BellListener:
-    """Readable when a bell has been rung since the last ``clear``."""
+    """Readable when one of its bells has been rung since the last ``clear``."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *paths: Path) -> None:
         self.socket = context.socket(zmq.SUB)
         self.socket.setsockopt(zmq.CONFLATE, 1)
         self.socket.setsockopt(zmq.SUBSCRIBE, b"")
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.setsockopt(zmq.LINGER, 0)
+        for path in paths:
+            self.listen(path)
+
+    def listen(self, path: Path) -> None:
+        """To this bell as well; whoever rings it need not be there yet."""
         self.socket.connect(ipc(path))
+
+    def ignore(self, path: Path) -> None:
+        """This bell from now on."""
+        self.socket.disconnect(ipc(path))
 
     def clear(self) -> None:
         with contextlib.suppress(zmq.Again):

@@ -104,6 +104,10 @@ class Head:
             _put_text(self._shared, _REASON_BYTE, reason)
             self._words[_END_SEQ] = self.next_seq
 
+    def reopen(self) -> None:
+        """Frames will follow after all."""
+        self._words[_END_SEQ] = -1
+
     @property
     def waits(self) -> bool:
         """Whether the writer waits for lossless readers; otherwise it overwrites, and what is looked at is newest."""

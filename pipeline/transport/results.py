@@ -12,7 +12,7 @@ same way, without a result.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,14 @@ class ResultLog:
         published, events_after, figures, state = msgspec.msgpack.decode(raw)
         self._show(published, events_after, figures)
         return state
+
+    def reopen(self, ended: Callable[[Any], Any]) -> None:
+        """The stream that had ended goes on. ended: the analytics' state behind the newest commit → behind the end."""
+        events = self.events_published
+        state = ended(self.resume())
+        self._words[_EVENTS] = events  # those of the end are told
+        self._commit(self.published, self._words[_FIGURES:_FIGURES_END].tolist(), [], state)
+        self._words[_FINISHED] = 0
 
     def _state_of(self, commit: int) -> int:
         return self._state_byte + (commit % 2) * STATE_BYTES

@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError, RuntimeFailure
 from pipeline.inference.detector import Detector
 from pipeline.inference.lane import Lane
 from pipeline.inference.schedule import Pace, StillScene
+from pipeline.inference.stage import InferenceStage
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Accepts, Packet, Stream, Wish
 from pipeline.transport.channel import Bell, BellListener
@@ -157,6 +158,9 @@ class FakeAnalytics:
         events = [event_of(frame.seq)] if frame.seq in self.events_at else []
         return Result(frame, (), detections is not None, reason), events
 
+    def source_changed(self, state: str, reason: str, wall_ns: int, time_s: float) -> list[Event]:
+        return []
+
     def finish(self, reason: str) -> list[Event]:
         self.finished = reason
         return []
@@ -178,10 +182,22 @@ def event_of(seq: int) -> Event:
 def lane_of(
     head: Head, results: ResultLog, analytics: FakeAnalytics, pace: Pace | None = None, scene: StillScene | None = None
 ) -> Lane:
-    frames, found, events = FakeBell(), FakeBell(), FakeBell()
-    reader = Reader(head, "inference")
+    found, events = FakeBell(), FakeBell()
     return Lane(
-        head, reader, results, analytics, as_listener(frames), as_bell(found), as_bell(events), pace or Pace(), scene
+        head, Reader(head, "inference"), results, analytics, as_bell(found), as_bell(events), pace or Pace(), scene
+    )
+
+
+def inference_of(lanes: Sequence[Lane], detector: FakeDetector, *, in_flight: int = 1, **more: Any) -> InferenceStage:
+    by_source = {lane.source_id: lane for lane in lanes}
+    return InferenceStage(
+        "inference/all",
+        list(by_source),
+        by_source.__getitem__,
+        detector.as_detector,
+        as_listener(FakeBell()),
+        in_flight=in_flight,
+        **more,
     )
 
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.inference.schedule import Pace, StillScene
-from pipeline.inference.stage import InferenceStage
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog, latency_quantiles_ms
 from pipeline.transport.ring import Writer
 from pipeline.types import Layout, Result, Track
 from tests.runs import wait_until
-from tests.unit.stages.fakes import FakeAnalytics, FakeClock, FakeDetector, grey, head_in, lane_of, publish
+from tests.unit.stages.fakes import (
+    FakeAnalytics,
+    FakeClock,
+    FakeDetector,
+    grey,
+    head_in,
+    inference_of,
+    lane_of,
+    publish,
+)
 
 LAYOUT = Layout(32, 16)
 
@@ -37,8 +46,7 @@ class Inference:
         self.results = ResultLog.attach(directory, "gate")
         self.detector = detector or FakeDetector()
         lane = lane_of(self.head, self.results, analytics or FakeAnalytics(), pace or Pace(5), scene)
-        timing = {"clock_ns": clock} if clock else {}
-        self.stage = InferenceStage("inference/all", [lane], self.detector.as_detector, in_flight=1, **timing)
+        self.stage = inference_of([lane], self.detector, clock_ns=clock or time.monotonic_ns)
         self.stage.open()
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -108,7 +116,7 @@ def test_frames_that_are_not_due_do_not_wait_for_a_worker(directory: Path) -> No
     detector = FakeDetector(before=slow_there)
     head, log = Head.attach(directory, "gate"), ResultLog.attach(directory, "gate")
     lanes = [lane_of(head, log, FakeAnalytics(), Pace(5)), lane_of(yard_head, yard_log, FakeAnalytics(), Pace(5))]
-    stage = InferenceStage("inference/all", lanes, detector.as_detector, in_flight=1)
+    stage = inference_of(lanes, detector)
     stage.open()
     here, there = Writer(head, lossless=False), Writer(yard_head, lossless=False)
     publish(here, 1)

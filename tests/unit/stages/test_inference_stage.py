@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.inference.stage import AHEAD_MAX, ATTEMPTS_MAX, InferenceStage
+from pipeline.inference.lane import ATTEMPTS_MAX
+from pipeline.inference.stage import AHEAD_MAX
 from pipeline.process import RESTARTS_MAX
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import SLOTS_MAX, Writer
 from pipeline.types import Result
 from tests.runs import wait_until
-from tests.unit.stages.fakes import FakeAnalytics, FakeDetector, head_in, lane_of, publish
+from tests.unit.stages.fakes import FakeAnalytics, FakeDetector, head_in, inference_of, lane_of, publish
 
 
 class Inference:
@@ -27,7 +28,7 @@ class Inference:
         self.analytics = FakeAnalytics()
         self.detector = detector
         lane = lane_of(self.head, self.results, self.analytics)
-        self.stage = InferenceStage("inference/all", [lane], detector.as_detector, in_flight=in_flight)
+        self.stage = inference_of([lane], detector, in_flight=in_flight)
         self.stage.open()
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -267,7 +268,7 @@ def test_a_frame_that_kills_is_found_among_two_sources(directory: Path) -> None:
 
     for _ in range(RESTARTS_MAX):
         lanes = [lane_of(heads[source], logs[source], FakeAnalytics()) for source in heads]
-        stage = InferenceStage("inference/all", lanes, FakeDetector(before=dies_at(9)).as_detector, in_flight=4)
+        stage = inference_of(lanes, FakeDetector(before=dies_at(9)), in_flight=4)
         stage.open()
         try:
             wait_until(lambda: stage.step() is None, "the end", 30)  # noqa: B023

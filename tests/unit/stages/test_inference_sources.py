@@ -1,0 +1,139 @@
+"""Sources that come and go while an inference runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.inference.lane import Lane
+from pipeline.inference.stage import InferenceStage
+from pipeline.transport.head import Head
+from pipeline.transport.results import ResultLog
+from pipeline.transport.ring import Writer
+from pipeline.types import Event, Result
+from tests.runs import wait_until
+from tests.unit.stages.fakes import (
+    FakeAnalytics,
+    FakeBell,
+    FakeDetector,
+    as_listener,
+    event_of,
+    head_in,
+    lane_of,
+    publish,
+)
+
+
+class Open(FakeAnalytics):
+    """One episode is open from the first frame on, and ends with the stream."""
+
+    def update(self, *arguments: Any) -> tuple[Result, list[Event]]:
+        self.finished = None
+        return super().update(*arguments)
+
+    def finish(self, reason: str) -> list[Event]:
+        had = bool(self.seen) and self.finished is None
+        self.finished = reason
+        return [event_of(self.seen[-1])] if had else []
+
+
+class Site:
+    """An inference over sources that a test makes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.news: list[list[str]] = []
+        self.lanes: dict[str, Lane] = {}
+        self.analytics: dict[str, Open] = {}
+        self.left: list[str] = []
+        self.detector = FakeDetector()
+        self.stage = InferenceStage(
+            "inference/all",
+            ["gate"],
+            self._lane,
+            self.detector.as_detector,
+            as_listener(FakeBell()),
+            in_flight=2,
+            told=lambda: self.news.pop(0) if self.news else None,
+        )
+
+    def source(self, name: str) -> Writer:
+        results = ResultLog.create(self.directory, name)
+        results.detach_events()
+        results.close()
+        return Writer(head_in(self.directory, name), lossless=True)
+
+    def _lane(self, source: str) -> Lane:
+        head, results = Head.attach(self.directory, source), ResultLog.attach(self.directory, source)
+        self.analytics[source] = Open()
+        lane = self.lanes[source] = lane_of(head, results, self.analytics[source])
+        lane.leave = lambda: self.left.append(source)
+        return lane
+
+    def until_published(self, source: str, count: int) -> None:
+        def reached() -> bool:
+            self.stage.step()
+            return source in self.lanes and self.lanes[source].results.published == count
+
+        wait_until(reached, f"{count} results of {source}", 30)
+
+
+def test_a_new_source_is_taken_up_and_the_others_go_on(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    gate = site.source("gate")
+    site.stage.open()
+    publish(gate, 3)
+    site.until_published("gate", 3)
+    yard = site.source("yard")
+    publish(yard, 2)
+    site.news.append(["gate", "yard"])
+    site.until_published("yard", 2)
+    first = site.lanes["gate"]
+    publish(gate, 2)
+    site.until_published("gate", 5)
+    assert site.lanes["gate"] is first
+    site.stage.close()
+    assert sorted(site.left) == ["gate", "yard"]
+
+
+def test_a_source_that_is_removed_comes_to_its_end_first(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    gate, yard = site.source("gate"), site.source("yard")
+    site.stage.open()
+    site.news.append(["gate", "yard"])
+    publish(yard, 4)
+    site.news.append(["gate"])
+    yard.head.end("stopped")
+    site.until_published("yard", 4)
+    wait_until(lambda: site.stage.step() is not None and site.left == ["yard"], "that the source is let go", 30)
+    assert site.analytics["yard"].finished == "stopped"
+    publish(gate, 2)
+    site.until_published("gate", 2)
+    site.stage.close()
+
+
+def test_a_source_that_comes_back_goes_on_without_what_ended(tmp_path: Path) -> None:
+    """Its frames are numbered on, and the episode that ended with it is not told to end again."""
+    site = Site(tmp_path)
+    gate, yard = site.source("gate"), site.source("yard")
+    site.stage.open()
+    site.news.append(["gate", "yard"])
+    publish(yard, 4)
+    site.news.append(["gate"])
+    yard.head.end("stopped")
+    wait_until(lambda: site.stage.step() is not None and site.left == ["yard"], "that the source is let go", 30)
+    results = ResultLog.attach(tmp_path, "yard")
+    assert (results.events_published, results.finished) == (1, True)
+
+    yard.head.reopen()
+    site.news.append(["gate", "yard"])
+    wait_until(lambda: site.stage.step() is not None and not results.finished, "that it is taken up", 30)
+    assert (results.events_published, results.published) == (1, 4)
+    assert site.analytics["yard"].seen == [0, 1, 2, 3]
+    publish(yard, 3)
+    site.until_published("yard", 7)
+    yard.head.end("stopped")
+    gate.head.end("stopped")
+    wait_until(lambda: site.stage.step() is None, "the end", 30)
+    assert results.events_published == 2
+    site.stage.close()
