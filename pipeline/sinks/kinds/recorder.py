@@ -9,27 +9,30 @@ import threading
 from collections.abc import Iterator
 from itertools import chain, count, groupby
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError, RuntimeFailure
 from pipeline.sinks import fmp4
 from pipeline.sinks.parts import Found, PartWriter, claim, part_path, part_paths, read_part
 from pipeline.sinks.recovery import abandoned, recover, recovered_name, utc_name
+from pipeline.sinks.segments import Segments
 from pipeline.sinks.settling import finished, settle
-from pipeline.sinks.sink import Accepts, Packet, SinkConfig, SinkContext, Stream, Wish
+from pipeline.sinks.sink import Accepts, Packet, SinkContext, Stream, Wish
+from pipeline.sinks.storage import Storage, StorageConfig
 
 NEVER_S = float("-inf")
 
 log = logging.getLogger(__name__)
 
 
-class Config(SinkConfig):
+class Config(StorageConfig):
     """path: the file to write, ``*.mp4`` in a directory that exists; or directory: one file a run and source,
     ``<source>-<UTC time>.mp4``, in a directory that is made where it is missing.
 
     overwrite: at a good end, replace what stands at ``path``; without it the start is refused.
+    segment_s: in a directory, files of this length instead, which ``keep_days``, ``max_gb`` and ``when_full`` limit.
     """
 
     accepts: ClassVar[Accepts] = "packets"
@@ -37,6 +40,7 @@ class Config(SinkConfig):
     path: Path | None = None
     directory: Path | None = None
     overwrite: bool = False
+    segment_s: Annotated[float, Field(ge=1, le=86400)] | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Config:
@@ -46,6 +50,11 @@ class Config(SinkConfig):
             raise ValueError(f"{str(self.path)!r} does not end in .mp4: recordings are MP4 files")
         if self.directory is not None and self.overwrite:
             raise ValueError("overwrite goes with path: in a directory every recording has a new name")
+        if self.segment_s is not None and self.directory is None:
+            raise ValueError("segment_s goes with directory")
+        limits = sorted(self.model_fields_set & StorageConfig.model_fields.keys())
+        if limits and self.segment_s is None:
+            raise ValueError(f"{limits[0]} goes with segment_s: only segments are removed when they are old")
         return self
 
     def claims(self) -> frozenset[tuple[str, str]]:
@@ -255,5 +264,7 @@ class Recorder:
             self._writer = None
 
 
-def create(config: Config, context: SinkContext) -> Recorder:
+def create(config: Config, context: SinkContext) -> Recorder | Segments:
+    if config.directory is not None and config.segment_s is not None:
+        return Segments(Storage(config.directory, config, context), config.segment_s, context)
     return Recorder(config, context)

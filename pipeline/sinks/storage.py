@@ -1,0 +1,124 @@
+"""How long recordings and evidence are kept, and what happens when the disk is full."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+
+from pipeline.errors import RuntimeFailure
+from pipeline.sinks.archive import Archive
+from pipeline.sinks.finishing import NO_ROOM, utc
+from pipeline.sinks.sink import SinkConfig, SinkContext
+from pipeline.types import Event
+from pipeline.ulid import ulid
+
+TOLD_AGAIN_NS = 3600 * 10**9
+"""A disk that stays full is said to be full this often."""
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class StorageConfig(SinkConfig):
+    """keep_days, max_gb: what is older, and the oldest of what is more, goes; 10**9 bytes, of all sources together,
+    and looked at whenever a file is whole.
+
+    when_full: what goes when the disk has no room: the oldest, or this sink.
+    """
+
+    keep_days: Annotated[float, Field(gt=0)] | None = None
+    max_gb: Annotated[float, Field(gt=0)] | None = None
+    when_full: Literal["stop", "drop_oldest"] = "stop"
+
+
+class Storage:
+    """One sink's hold on a directory. The slow things (indexes, fsync, removing) are done in order by one thread."""
+
+    def __init__(self, directory: Path, config: StorageConfig, context: SinkContext) -> None:
+        self.directory = directory
+        self._config = config
+        self._context = context
+        self._archive: Archive | None = None
+        self._worker: ThreadPoolExecutor | None = None
+        self._told_ns: int | None = None
+
+    def open(self) -> None:
+        """Raises ``OSError``, or ``ConfigError`` where something else stands where the index should."""
+        self.close()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        trial = self.directory / f".{self._context.name}-{secrets.token_hex(4)}.trial"
+        trial.touch()
+        trial.unlink()
+        self._archive = Archive(self.directory)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"storage-{self._context.name}")
+        self.do(self._retire)
+
+    def do(self, work: Callable[[Archive], T]) -> Future[T | None]:
+        """Has ``work`` done behind everything asked for before; None where that fails, which is logged."""
+        assert self._worker is not None
+        assert self._archive is not None
+        return self._worker.submit(self._try, work, self._archive)
+
+    def _try(self, work: Callable[[Archive], T], archive: Archive) -> T | None:
+        try:
+            return work(archive)
+        except (OSError, sqlite3.Error) as error:
+            log.error("sink %s: %s: %s; the next start looks again", self._context.name, self.directory, error)
+            return None
+
+    def retire(self) -> None:
+        """What is too old or too much goes, soon."""
+        self.do(self._retire)
+
+    def _retire(self, archive: Archive) -> None:
+        config = self._config
+        before_ns = time.time_ns() - round(config.keep_days * 86400e9) if config.keep_days else None
+        removed = archive.retire(before_ns=before_ns, bytes_max=round(config.max_gb * 1e9) if config.max_gb else None)
+        for path in removed:
+            log.debug("removed %s", self.directory / path)
+
+    def make_room(self, error: OSError, stream_s: float) -> None:
+        """After a write that failed: returns when it is worth trying again, having removed the oldest.
+
+        Tells the event log. Raises ``RuntimeFailure`` where this sink must stop.
+        """
+        full = error.errno in NO_ROOM
+        if full and self._config.when_full == "drop_oldest" and self.do(Archive.drop_oldest).result():
+            self._tell("storage_full", "the oldest recordings are removed", stream_s)
+            return
+        reason = "the disk is full" if full else str(error.strerror)
+        self._told_ns = None
+        self._tell("recording_stopped", reason, stream_s)
+        raise RuntimeFailure(
+            f"sink {self._context.name}: cannot write in {self.directory}: {error.strerror}; what was recorded before "
+            "is kept"
+        ) from error
+
+    def _tell(self, kind: str, reason: str, stream_s: float) -> None:
+        now_ns = time.time_ns()
+        if self._told_ns is not None and now_ns - self._told_ns < TOLD_AGAIN_NS:
+            return
+        self._told_ns = now_ns
+        log.warning("sink %s: %s: %s", self._context.name, self.directory, reason)
+        event = Event(
+            id=ulid(now_ns, secrets.token_bytes(10)), phase="end", kind=kind, source=self._context.source_id or "",
+            track=None, t_start=utc(now_ns), t_end=utc(now_ns), stream_s=stream_s, confidence=1.0, reason=reason,
+        )  # fmt: skip
+        self._context.tell(event)
+
+    def close(self) -> None:
+        """Waits for what is still to be done. Safe twice."""
+        if self._worker is not None:
+            self._worker.shutdown(wait=True)
+            self._worker = None
+        if self._archive is not None:
+            self._archive.close()
+            self._archive = None
