@@ -28,6 +28,8 @@ from pipeline.types import Event, FrameRef, Phase, Result, Track
 LOOK_S_MAX = 0.25
 RETURN_DISTANCE = 1.0
 """Face sizes between the places where a face vanished and came back."""
+BESIDE_DISTANCE = 0.5
+"""The same for two tracks that were there at one time: in a crowd the next face is one size away."""
 RETURN_SIZE_RATIO = 2.0
 FACES_MAX = 512
 """Beyond these, faces without an open episode are forgotten, longest unseen first: the state stays bounded."""
@@ -67,11 +69,12 @@ class _Episode(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class _Face(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """One track as the rule knows it.
 
-    bare_s, masked_s: evidence, in seconds of looks; bare, masked: since when there has been some.
+    first_s: when its track began. bare_s, masked_s: evidence, in seconds of looks; bare, masked: since when.
     confidence: of the newest sure look. worn: it has been seen with a mask. quiet_until_s: its cool-down.
     """
 
     box: Box
+    first_s: float
     seen: Moment
     confidence: float
     best: float = 0.0
@@ -130,7 +133,7 @@ class BareFaces:
         for track in found:
             face = self._state.faces.get(track.id) or self._arrive(track, now, present)
             self._see(face, track, now)
-            events += self._judge(face, track.id, now)
+            events += self._judge(face, track.id, now, present)
         for face in self._state.faces.values():
             if face.episode and now.stream_s - face.seen.stream_s > self._config.gone_s:
                 events.append(self._end(face, face.seen, now.stream_s, "gone"))
@@ -160,20 +163,31 @@ class BareFaces:
 
     def _arrive(self, track: Track, now: Moment, present: set[int]) -> _Face:
         """A track not seen before: a new face, or one that was lost a moment ago and takes up what that one had."""
-        face = _Face(track.xyxy, now, track.confidence)
-        for old_id, old in self._state.faces.items():
-            recent = now.stream_s - old.seen.stream_s <= self._config.return_s
-            if old_id not in present and recent and self._is_known(old, now) and _about_same_place(old.box, track.xyxy):
-                face = msgspec.structs.replace(old)
-                old.episode = None
-                old.quiet_until_s = now.stream_s + self._config.cooldown_s
-                break
+        old = self._lost_at(track.xyxy, RETURN_DISTANCE, now.stream_s - self._config.return_s, now, present)
+        if old is None:
+            face = _Face(track.xyxy, now.stream_s, now, track.confidence)
+        else:
+            face = self._handed_over(old, now)
+            face.first_s = now.stream_s
         self._state.faces[track.id] = face
         return face
 
-    def _is_known(self, face: _Face, now: Moment) -> bool:
-        """Whether there is something to take up: an episode, a cool-down, or a mask that was worn."""
-        return face.episode is not None or self._is_quiet(face, now.stream_s) or face.worn
+    def _lost_at(self, box: Box, reach: float, since_s: float, now: Moment, present: set[int]) -> _Face | None:
+        """A face that was lost within ``reach`` face sizes of there, not before ``since_s``, and has something to take
+        up: an episode, a cool-down, a mask that was worn."""
+        for track_id, face in self._state.faces.items():
+            known = face.episode is not None or self._is_quiet(face, now.stream_s) or face.worn
+            recent = face.seen.stream_s >= since_s
+            if known and recent and track_id not in present and _about_same_place(face.box, box, reach):
+                return face
+        return None
+
+    def _handed_over(self, old: _Face, now: Moment) -> _Face:
+        """What ``old`` had, for the track that it is now; ``old`` itself stays quiet."""
+        face = msgspec.structs.replace(old)
+        old.episode = None
+        old.quiet_until_s = now.stream_s + self._config.cooldown_s
+        return face
 
     def _see(self, face: _Face, track: Track, now: Moment) -> None:
         """Takes in that the face was found now."""
@@ -200,14 +214,20 @@ class BareFaces:
             if face.bare_s <= 0:
                 face.bare_s, face.bare = 0.0, None
 
-    def _judge(self, face: _Face, track_id: int, now: Moment) -> list[Event]:
+    def _judge(self, face: _Face, track_id: int, now: Moment, present: set[int]) -> list[Event]:
         """Opens, goes on with or ends the face's episode."""
         episode = face.episode
         if episode is None:
             confirmed = face.bare is not None and face.bare_s >= self._config.confirm_s
             due = face.worn or self._worn_s is None
-            if confirmed and due and not self._is_quiet(face, now.stream_s):
+            if not (confirmed and due) or self._is_quiet(face, now.stream_s):
+                return []
+            # its track may have begun beside the one that has vanished since
+            old = self._lost_at(face.box, BESIDE_DISTANCE, face.first_s, now, present)
+            if old is None:
                 return [self._open(face, track_id, now.stream_s)]
+            taken = self._handed_over(old, now)
+            face.episode, face.quiet_until_s = taken.episode, taken.quiet_until_s
             return []
         if face.masked is not None and face.masked_s >= self._config.clear_s:
             return [self._end(face, face.masked, now.stream_s, "masked")]
@@ -277,10 +297,10 @@ class BareFaces:
         self._state.faces = kept
 
 
-def _about_same_place(a: Box, b: Box) -> bool:
-    """Whether two boxes may show one face a few seconds apart."""
+def _about_same_place(a: Box, b: Box, reach: float) -> bool:
+    """Whether two boxes may show one face, their middles at most ``reach`` face sizes apart."""
     size_a = sqrt((a[2] - a[0]) * (a[3] - a[1]))
     size_b = sqrt((b[2] - b[0]) * (b[3] - b[1]))
-    reach = RETURN_DISTANCE * max(size_a, size_b)
-    near = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4 <= reach**2
+    reach_px = reach * max(size_a, size_b)
+    near = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4 <= reach_px**2
     return near and max(size_a, size_b) <= RETURN_SIZE_RATIO * min(size_a, size_b)

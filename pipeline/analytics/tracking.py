@@ -27,7 +27,7 @@ KEPT_S = 2.0
 TENTATIVE_KEPT_S = 1.2
 MISSED_SHOWN_S = 0.5
 UNLOOKED_SHOWN_S = 1.0
-CLASS_MEMORY_S = 0.5
+CLASS_MEMORY_S = 0.3
 CLASS_MARGIN = 1.5
 """The class changes when the evidence for another is this many times that for the present one."""
 LOOK_S_MAX = 0.25
