@@ -137,8 +137,9 @@ class AnnotatorStage:
         frame.image.copy_to(target)
         if not self._reader.valid(frame):
             raise FrameExpired(f"{result.frame.source_id}: frame {seq} was overwritten while it was copied")
+        picture.overlay.hide(target, result)
         self._show(target, result, drawn=False)
-        picture.overlay.draw(target, result)
+        picture.overlay.mark(target, result)
         self._show(target, result, drawn=True)
         return picture
 

@@ -55,7 +55,15 @@ class Overlay:
 
     def draw(self, image: I420, result: Result) -> None:
         """Draws on ``image`` (of the overlay's layout) in place; frames come in order."""
+        self.hide(image, result)
+        self.mark(image, result)
+
+    def hide(self, image: I420, result: Result) -> None:
+        """What must not leave the machine; the first half of ``draw``."""
         self._blur.draw(image, result)
+
+    def mark(self, image: I420, result: Result) -> None:
+        """Boxes, labels, clocks; the second half of ``draw``."""
         for track in result.tracks:
             self.draw_track(image, track)
         self._draw_corner(image, result)

@@ -134,10 +134,12 @@ def test_gaps_are_listed_with_their_cause(tmp_path: Path) -> None:
     feed(second, range(200, 205))
     ended(second)
     with index(tmp_path) as archive:
-        assert [(gap.reason, gap.frames, (gap.end_ns - gap.start_ns) / 1e9) for gap in archive.gaps("gate")] == [
-            ("missing", 30, pytest.approx(31 / FPS)),
-            ("source_lost", None, pytest.approx(3 + 1 / FPS)),
-            ("not_running", None, pytest.approx(141 / FPS - 3)),
+        assert [
+            (gap.reason, gap.frames, round((gap.end_ns - gap.start_ns) / 1e9, 3)) for gap in archive.gaps("gate")
+        ] == [
+            ("missing", 30, 1.24),
+            ("source_lost", None, 3.04),
+            ("not_running", None, 2.64),
         ]
 
 
@@ -174,7 +176,7 @@ def test_a_segment_that_grows_plays_and_survives_kill_9(tmp_path: Path) -> None:
         assert archive.gaps() == []
 
 
-@pytest.mark.parametrize("calls", range(1, 30))
+@pytest.mark.parametrize("calls", range(1, 10))
 def test_killed_at_any_step_of_ending_a_segment_nothing_is_lost(tmp_path: Path, calls: int) -> None:
     def work() -> None:
         from tests.unit.sinks.test_recorder_killed import die_at
@@ -192,8 +194,7 @@ def test_killed_at_any_step_of_ending_a_segment_nothing_is_lost(tmp_path: Path, 
     [kept] = listed(tmp_path)
     assert (kept.path, kept.frames) == (files(tmp_path)[0], 30)
     assert len(frames(tmp_path / "recordings" / kept.path)) == 30
-    if killed == 0:
-        pytest.skip("there are not so many steps")
+    assert calls < 9 or killed == 0, "there are more steps than this test takes"
 
 
 def test_a_lost_index_is_made_again(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ class DarkOverlay:
 
     def __init__(self, layout: Layout) -> None: ...
 
-    def draw(self, image: I420, result: Result) -> None:
+    def hide(self, image: I420, result: Result) -> None:
+        assert image.y[0, 0] > 0
+
+    def mark(self, image: I420, result: Result) -> None:
         image.y[0, 0] = 0
 
 
