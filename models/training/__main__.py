@@ -55,11 +55,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--width", type=int, default=Architecture().width)
     sub.add_argument("--height", type=int, default=Architecture().height)
 
-    sub = command("export", run_export, "write a checkpoint as ONNX, with scores whose best threshold is 0.5")
+    sub = command("export", run_export, "write a checkpoint in every framework's format, its best threshold at 0.5")
     sub.add_argument("model", type=Path, help="*.pt")
-    sub.add_argument("out", type=Path, help="*.onnx")
+    sub.add_argument("folder", type=Path, help="a model's folder: its model.yaml is told the files' sha256")
     sub.add_argument("--cache", type=Path, help="decoded pictures of the training: its held-out ones set the scores")
-    sub.add_argument("--int8", type=Path, help="also write a quantised network here (needs --cache)")
 
     sub = command("cost", run_cost, "CPU-ms of models by their cards, decode and suppression included")
     sub.add_argument("folders", type=Path, nargs="+", help="models' folders; ratios are to the first one")
@@ -99,16 +98,18 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def run_export(arguments: argparse.Namespace) -> None:
-    network = train.load_network(arguments.model)
-    kept: list[data.Sample] = []
+    from . import formats
+
+    network, folder = train.load_network(arguments.model), arguments.folder
     if arguments.cache:
         samples = data.load(arguments.cache)
         data.refine(samples, TOWARDS)
-        kept, held = data.split(samples)
-        print("best thresholds were", calibrate(network, *truths_in(held)))
-    print(export.write_onnx(network, arguments.out), arguments.out)
-    if arguments.int8:
-        print(export.write_int8(arguments.out, arguments.int8, network.architecture, kept), arguments.int8)
+        print("best thresholds were", calibrate(network, *truths_in(data.split(samples)[1])))
+    made = folder / f"{folder.resolve().name}.onnx"
+    export.write_onnx(network, made)
+    files = formats.write_formats(made)
+    formats.note_in_card(folder / "model.yaml", files)
+    print(*(path.name for path in files.values()), sum(path.stat().st_size for path in files.values()), "bytes")
 
 
 def run_cost(arguments: argparse.Namespace) -> None:

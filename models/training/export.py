@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .boxes import squash
-from .data import Sample
-from .network import VARIANCES, Architecture, ConvBnRelu, Deployed, FaceMaskNet, Head, Separable
+from .network import VARIANCES, ConvBnRelu, Deployed, FaceMaskNet, Head, Separable
 
 OUTPUTS = ["boxes", "scores"]
 
@@ -39,9 +36,10 @@ def folded(network: FaceMaskNet) -> FaceMaskNet:
 
 
 class Writer:
-    """Collects nodes; every method takes and returns names of tensors."""
+    """Collects nodes; every method takes and returns names of tensors. Convolutions are called as in the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: FaceMaskNet) -> None:
+        self.names = {layer: name for name, layer in network.named_modules()}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {}
 
@@ -60,10 +58,10 @@ class Writer:
         bias = None if layer.bias is None else layer.bias.detach().numpy()
         if scale is not None and bias is not None:
             weight, bias = weight * scale[:, None, None, None], bias * scale
-        name = f"conv_{len(self.nodes)}"
-        inputs = [x, self.constant(f"{name}_weight", weight)]
+        name = self.names[layer].removesuffix(".0")
+        inputs = [x, self.constant(f"{name}.weight", weight)]
         if bias is not None:
-            inputs.append(self.constant(f"{name}_bias", bias))
+            inputs.append(self.constant(f"{name}.bias", bias))
         pad, stride = int(layer.padding[0]), layer.stride[0]
         output = self.node(
             "Conv", inputs, name, kernel_shape=list(layer.kernel_size), strides=[stride, stride],
@@ -98,7 +96,8 @@ class Writer:
 
 
 def graph_of(network: FaceMaskNet) -> onnx.ModelProto:
-    network, w = folded(network), Writer()
+    network = folded(network)
+    w = Writer(network)
     x = w.conv(network.stem[0], "image", relu=True)
     levels = []
     for i, stage in enumerate(network.stages):
@@ -134,14 +133,13 @@ def graph_of(network: FaceMaskNet) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
-def write_onnx(network: FaceMaskNet, path: Path) -> str:
-    """Writes the network, compares it with PyTorch in ONNX Runtime and returns its sha256."""
+def write_onnx(network: FaceMaskNet, path: Path) -> None:
+    """Writes the network and compares it with PyTorch in ONNX Runtime."""
     model = graph_of(network)
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))
     compare(network, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def compare(network: FaceMaskNet, path: Path, tolerance: float = 1e-3) -> None:
@@ -158,39 +156,3 @@ def compare(network: FaceMaskNet, path: Path, tolerance: float = 1e-3) -> None:
     for name, want, batch, single in zip(OUTPUTS, expected, together, alone, strict=True):
         np.testing.assert_allclose(batch, want, atol=tolerance, rtol=tolerance, err_msg=name)
         np.testing.assert_allclose(single[0], want[0], atol=tolerance, rtol=tolerance, err_msg=name)
-
-
-def write_int8(source: Path, target: Path, architecture: Architecture, samples: list[Sample], count: int = 160) -> str:
-    """Quantises an exported network statically on ``count`` training pictures and returns its sha256.
-
-    Weights by channel. What comes after the last convolutions stays in float32: offsets have a wide range.
-    """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    picked = np.random.default_rng(0).permutation(len(samples))[:count]
-
-    class Pictures(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter(picked)
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            number = next(self.left, None)
-            if number is None:
-                return None
-            small = squash(samples[number].pixels, architecture.width, architecture.height)
-            return {"image": small.transpose(2, 0, 1)[None].astype(np.float32) / 255}
-
-    model = onnx.load(str(source))
-    last = [n.name for n in model.graph.node if n.op_type in ("Transpose", "Reshape", "Concat", "Sigmoid")]
-    quantize_static(
-        str(source), str(target), Pictures(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-        nodes_to_exclude=last,
-    )  # fmt: skip
-    return hashlib.sha256(target.read_bytes()).hexdigest()

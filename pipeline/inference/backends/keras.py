@@ -1,10 +1,15 @@
-"""Keras 3 on TensorFlow: the network rebuilt from an old structure file, or from ONNX."""
+"""Keras 3 on TensorFlow: a ``.keras`` file, or the network rebuilt from an old structure file or from ONNX."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Callable
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StartupError
@@ -20,10 +25,22 @@ from pipeline.inference.weights import RuntimeFiles
 
 _LAYERS_MAX = 2000
 _STRUCTURE_BYTES_MAX = 1 << 22
+_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+_CLASSES = frozenset({
+    "keras DTypePolicy", "keras.src.models.functional Functional",
+    "keras.initializers GlorotUniform", "keras.initializers Zeros", "keras.layers Activation", "keras.layers Add",
+    "keras.layers BatchNormalization", "keras.layers Concatenate", "keras.layers Conv2D",
+    "keras.layers DepthwiseConv2D", "keras.layers InputLayer", "keras.layers MaxPooling2D", "keras.layers ReLU",
+    "keras.layers Reshape", "keras.layers UpSampling2D", "keras.layers ZeroPadding2D",
+})  # fmt: skip
+"""Arithmetic only. A ``.keras`` file names the classes to be made, and others among Keras' run code of the file."""
+_ROLES = (("keras", "keras"), ("pth", "json"))
+"""The role that holds the weights, and the one whose presence tells that kind of file."""
 
 
 class Config(BackendConfig):
-    """Reads the roles ``json`` (a structure that Keras 2 wrote) and ``pth`` (its weights), or ``onnx``.
+    """Reads the role ``keras``, the roles ``json`` (a structure that Keras 2 wrote) and ``pth`` (its weights), or
+    ``onnx``.
 
     The network is built by Keras, then frozen: TensorFlow, Keras' engine here, folds what does not change.
     """
@@ -41,14 +58,16 @@ class Keras(FrozenGraph):
             raise missing_framework("keras and tensorflow", "facemask-pipeline[keras]") from error
         if keras.backend.backend() != "tensorflow":
             raise StartupError(f"Keras was started on {keras.backend.backend()} in this process, not on tensorflow")
-        role = "pth" if files.has("json") else "onnx"
+        role = next((role for role, sign in _ROLES if files.has(sign)), "onnx")
         try:
-            if files.has("json"):
+            if role == "keras":
+                model = _from_file(keras, files.read("keras"))
+            elif role == "pth":
                 state = read_network(files.read("pth"))
                 role = "json"
                 model = _from_structure(keras, files.read("json"), state)
             else:
-                model = _from_graph(keras, read_graph("keras", card, files))
+                model = build(keras, read_graph("keras", card, files))
             definition, tensors = _frozen(tf, model, files.tensors)
             super().__init__(tf, definition, tensors, card.input, config)
         except RefusedError as error:
@@ -159,7 +178,44 @@ def _set_weights(kind: str, name: str, output: Any, state: State) -> None:
         layer.set_weights([array(state, f"{name}.{part}", shapes[0]) for part in parts])
 
 
-def _from_graph(keras: Any, graph: Graph) -> Any:
+def _from_file(keras: Any, content: bytes) -> Any:
+    """The network of a ``.keras`` file in which nothing but known classes is named."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if {*archive.namelist()} != _MEMBERS:
+                raise RefusedError(f"it does not hold {', '.join(sorted(_MEMBERS))}")
+            if archive.getinfo("config.json").file_size > _STRUCTURE_BYTES_MAX:
+                raise RefusedError("its structure is too long")
+            unknown = set(_classes(json.loads(archive.read("config.json")))) - _CLASSES
+        if unknown:
+            raise RefusedError(f"it names {', '.join(sorted(unknown))[:200]}, which is not known here")
+        with tempfile.TemporaryDirectory(prefix="facemask-") as folder:
+            path = Path(folder) / "model.keras"
+            path.write_bytes(content)
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except RefusedError:
+        raise
+    except (
+        zipfile.BadZipFile, zlib.error, KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError,
+        OSError, EOFError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
+        raise RefusedError(f"not such a file: {error!r}") from error
+
+
+def _classes(value: Any) -> Iterator[str]:
+    """``module class`` of every object that a structure describes, at any depth."""
+    if isinstance(value, dict):
+        if "class_name" in value and value["class_name"] != "__keras_tensor__":
+            yield f"{value.get('module')} {value['class_name']}"
+            if value.get("registered_name") not in (None, value["class_name"]):
+                yield str(value["registered_name"])
+        value = list(value.values())
+    if isinstance(value, list):
+        for entry in value:
+            yield from _classes(entry)
+
+
+def build(keras: Any, graph: Graph) -> Any:
     """The graph layer by layer; images are (n, h, w, c) in it."""
     _, height, width = graph.shapes[graph.input]
     values: dict[str, Any] = {graph.input: keras.layers.Input((height, width, 3), name=graph.input)}

@@ -49,7 +49,7 @@ class TensorFlow(FrozenGraph):
             elif role == "saved_model":
                 definition, tensors = _saved_model(tf, files)
             else:
-                definition = _built(tf, read_graph("tensorflow", card, files))
+                definition = build(tf, read_graph("tensorflow", card, files))
             super().__init__(tf, definition, tensors, card.input, config)
         except RefusedError as error:
             raise unreadable(files.name(role), "tensorflow", error) from error
@@ -112,7 +112,7 @@ def _check_saved(model: Any) -> None:
         raise RefusedError("it brings files of its own")
 
 
-def _built(tf: Any, graph: Graph) -> Any:
+def build(tf: Any, graph: Graph) -> Any:
     """The definition of a TensorFlow graph that does the same; images are (n, h, w, c) in it."""
     made = tf.Graph()
     with made.as_default():
