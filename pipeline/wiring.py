@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import zmq
 
 from pipeline import resources
 from pipeline.config import Part, PipelineSpec, Site
-from pipeline.errors import StartupError
+from pipeline.errors import ConfigError, StartupError
 from pipeline.stage import Stage
 from pipeline.transport import shared
 from pipeline.transport.channel import Bell, BellListener, ipc
@@ -41,7 +42,7 @@ EVENT_LOG = "events.sqlite"
 LOGGED = ("events", "log")
 """The bell that says that the event log has something new."""
 SPOOL = "spool"
-INFERENCE, ANNOTATOR, VIEWER = "inference", "annotator", "viewer"
+CAPTURE, INFERENCE, ANNOTATOR, VIEWER = "capture", "inference", "annotator", "viewer"
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -122,7 +123,7 @@ def stages(site: Site) -> list[StageSpec]:
         StageSpec(f"{INFERENCE}/{name}", tuple(p.sources), site.backends[p.detector].kind)
         for name, p in site.pipelines.items()
     ]
-    specs += [StageSpec(f"capture/{source}", (source,)) for p in site.pipelines.values() for source in p.sources]
+    specs += [StageSpec(f"{CAPTURE}/{source}", (source,)) for p in site.pipelines.values() for source in p.sources]
     return specs
 
 
@@ -157,21 +158,34 @@ def _model(site: Site, detector: str, models_dir: Path | None) -> tuple[ModelCar
 
 
 def prepare(site: Site, run_dir: Path) -> None:
-    """Makes what the stages of a run share; called once, by the supervisor, before any of them starts."""
-    specs = stages(site)
-    names = [spec.name for spec in specs]
+    """Makes what the stages of a run share; called by the supervisor, before any of them starts."""
     for source in site.sources:
-        ipc(run_dir / f"{source}.result-bell")  # the longest of a source's sockets, refused here and not by each stage
-        readers = [(INFERENCE, LOSSLESS)]
-        if f"{ANNOTATOR}/{source}" in names:
-            readers.append((ANNOTATOR, LOSSLESS))
-        Head.create(run_dir, source, readers).close()
-        results = ResultLog.create(run_dir, source, max(OUTBOX, -(-EVENTS_WAITING // len(site.sources))))
-        if _is_logged(site, source):
-            (run_dir / SPOOL).mkdir(exist_ok=True)
-        else:
-            results.detach_events()
-        results.close()
+        prepare_source(site, source, run_dir)
+
+
+def prepare_source(site: Site, source: str, run_dir: Path) -> None:
+    """The same for one source, which may come while the site runs; one that was here before goes on where it ended.
+
+    Raises ``ConfigError`` where that one was recorded and is not to be any more, or the other way round.
+    """
+    ipc(run_dir / f"{source}.result-bell")  # the longest of a source's sockets, refused here and not by each stage
+    readers = [(INFERENCE, LOSSLESS)]
+    if any(spec.name == f"{ANNOTATOR}/{source}" for spec in stages(site)):
+        readers.append((ANNOTATOR, LOSSLESS))
+    if (run_dir / f"{source}.head").exists():
+        with closing(Head.attach(run_dir, source)) as head:
+            if head.readers != [name for name, _ in readers]:
+                raise ConfigError(f"{site.origin}: sources.{source}: was here in this run, and recorded differently")
+            (run_dir / SPOOL / f"{source}.end").unlink(missing_ok=True)
+            head.reopen()
+        return
+    Head.create(run_dir, source, readers).close()
+    results = ResultLog.create(run_dir, source, max(OUTBOX, -(-EVENTS_WAITING // len(site.sources))))
+    if _is_logged(site, source):
+        (run_dir / SPOOL).mkdir(exist_ok=True)
+    else:
+        results.detach_events()
+    results.close()
 
 
 def build(site: Site, name: str, place: Place) -> Stage:
@@ -402,6 +416,7 @@ def _events(site: Site, place: Place) -> Stage:
         deliveries,
         lambda: EventLog(path, place.run_id, sync_every_event=site.events.durability == "full"),
         retention_s=kept_s or None,
+        restarted=place.restarted,
         bell=place.bell(*LOGGED),
     )
 

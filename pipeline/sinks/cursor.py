@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -30,7 +31,9 @@ class Cursor:
         return int(record[2]) if record and record[1] == log_id.encode() else None
 
     def write(self, log_id: str, seq: int) -> None:
-        os.pwrite(self._descriptor, f"{log_id} {seq:020}\n".encode(), 0)
+        # made on a full disk, it has no room yet: then a death costs repetitions, and no event
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, f"{log_id} {seq:020}\n".encode(), 0)
 
     def close(self) -> None:
         """Safe twice."""

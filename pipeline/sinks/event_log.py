@@ -61,7 +61,7 @@ class EventLog:
         With a ``run_id`` that the log does not know yet, the episodes that an earlier run left open end with reason
         ``restarted``, where they were last heard of. sync_every_event: an event survives a power failure, not only the
         death of the process. Raises ``ConfigError`` where another kind of file stands there, ``StartupError`` where it
-        cannot be written or another run writes it.
+        cannot be written or another run writes it, ``Disconnected`` while there is no room.
         """
         self.path = path
         self._clock_ns = clock_ns
@@ -73,7 +73,7 @@ class EventLog:
             self._begin_run(self._database, run_id)
         except sqlite3.OperationalError as error:
             self.close()
-            raise StartupError(f"event log {path}: {error}") from error
+            raise self._failure(error) from error
         except sqlite3.DatabaseError as error:
             self.close()
             raise ConfigError(f"{path} is not an event log: {error}") from error

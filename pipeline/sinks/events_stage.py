@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pipeline.errors import Disconnected, FrameExpired, RuntimeFailure
+from pipeline.errors import Disconnected, FrameExpired, RuntimeFailure, StartupError
 from pipeline.sinks.delivery import Delivery
 from pipeline.sinks.event_log import EventLog
 from pipeline.stage import BELL_TIMEOUT_S
@@ -113,6 +113,7 @@ class EventsStage:
         create_log: Callable[[], EventLog],
         *,
         retention_s: float | None = None,
+        restarted: bool = False,
         bell: Bell | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -121,6 +122,7 @@ class EventsStage:
         self._deliveries = list(deliveries)
         self._create_log = create_log
         self._retention_s = retention_s
+        self._restarted = restarted
         self._bell = bell
         self._clock = clock
         self._log: EventLog | None = None
@@ -130,45 +132,55 @@ class EventsStage:
         self._logged = 0
 
     def open(self) -> None:
+        try:
+            self._begin()
+        except Disconnected as error:
+            if not self._restarted:
+                raise StartupError(str(error)) from error
+            self._wait_for_room(error)
+
+    def _begin(self) -> EventLog:
         self._log = self._create_log()
         for delivery in self._deliveries:
             delivery.open(self._log)
         for delivery in self._deliveries:
             delivery.start()
+        return self._log
+
+    def _wait_for_room(self, error: Disconnected) -> None:
+        if self._log_failure is None:
+            log.error("%s; events wait until there is room", error)
+        self._log_failure, self._log_retry_at_s = error, self._clock() + LOG_RETRY_S
 
     def stop(self) -> None:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
 
     def step(self) -> float | None:
         """Raises ``RuntimeFailure`` at the end, or with the last sink that failed, where not all could be delivered."""
-        assert self._log is not None
         # asked first: what is said before the end is in the outbox when the end is seen
         finished = all(inlet.finished for inlet in self._inlets)
-        before = self._log.newest
-        moved = self._collect(self._log)
-        if self._log.newest != before:
+        before = self._log.newest if self._log else 0
+        moved = self._collect() if self._clock() >= self._log_retry_at_s else 0
+        if self._log and self._log.newest != before:
             self._tell()
         self._check_deliveries()
         if moved:
             return 0
-        if finished and self._may_leave(self._log):
-            self._check_delivered(self._log)
+        if finished and self._may_leave():
+            self._check_delivered()
             return None
         return BELL_TIMEOUT_S
 
-    def _collect(self, event_log: EventLog) -> int:
-        """Takes what is new into the log; while that has no room, nothing but another try in a while."""
-        if self._clock() < self._log_retry_at_s:
-            return 0
+    def _collect(self) -> int:
+        """Takes what is new into the log; while that has no room, it is tried again in a while."""
         try:
+            event_log = self._log or self._begin()
             moved = sum(inlet.take(event_log) for inlet in self._inlets)
             if self._clock() >= self._remove_at_s:
                 more = self._remove(event_log)
                 self._remove_at_s = self._clock() + (0 if more else REMOVE_EVERY_S)
         except Disconnected as error:
-            if self._log_failure is None:
-                log.error("%s; events wait until there is room", error)
-            self._log_failure, self._log_retry_at_s = error, self._clock() + LOG_RETRY_S
+            self._wait_for_room(error)
             return 0
         if self._log_failure is not None:
             log.info("the event log takes events again")
@@ -195,19 +207,23 @@ class EventsStage:
             if not isinstance(failure, RuntimeFailure) or len(failures) == len(self._deliveries):
                 raise failure
 
-    def _may_leave(self, event_log: EventLog) -> bool:
+    def _may_leave(self) -> bool:
         if self._farewell_s is None:
             self._farewell_s = self._clock() + FAREWELL_S
-        delivered = all(delivery.failed or delivery.seq >= event_log.newest for delivery in self._deliveries)
+        delivered = all(delivery.failed or not self._behind(delivery) for delivery in self._deliveries)
         return (delivered and self._log_failure is None) or self._clock() > self._farewell_s
 
-    def _check_delivered(self, event_log: EventLog) -> None:
+    def _behind(self, delivery: Delivery) -> int:
+        """How many numbers it has still to look at."""
+        return self._log.newest - delivery.seq if self._log else 0
+
+    def _check_delivered(self) -> None:
         if self._log_failure is not None:
             raise RuntimeFailure(f"{self._log_failure}; the last events could not be logged")
         for delivery in self._deliveries:
             if delivery.failed:
                 raise delivery.failed
-            left = event_log.newest - delivery.seq
+            left = self._behind(delivery)
             if left and self._retention_s is None:
                 raise RuntimeFailure(f"sink {delivery.name}: {left} events could not be delivered")
             if left:
@@ -222,7 +238,7 @@ class EventsStage:
         figures: dict[str, float] = {"logged": self._logged, "waiting_for_room": float(self._log_failure is not None)}
         for delivery in self._deliveries:
             figures[f"{delivery.name}.sent"] = delivery.sent
-            figures[f"{delivery.name}.behind"] = (self._log.newest if self._log else 0) - delivery.seq
+            figures[f"{delivery.name}.behind"] = self._behind(delivery)
             figures[f"{delivery.name}.retries"] = delivery.retries
         return figures
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline.errors import Disconnected, PipelineError, RuntimeFailure
+from pipeline.errors import Disconnected, PipelineError, RuntimeFailure, StartupError
 from pipeline.sinks import delivery as delivery_module
 from pipeline.sinks import events_stage
 from pipeline.sinks.delivery import Delivery
@@ -66,7 +66,7 @@ class Bench:
         self.log = EventLog(self.path, "run-1")
         return self.log
 
-    def stage(self, **sinks: FakeEventSink) -> EventsStage:
+    def stage(self, *, restarted: bool = False, **sinks: FakeEventSink) -> EventsStage:
         inlet = OutboxInlet("gate", ResultLog.attach(self.directory, "gate"), as_listener(FakeBell()))
         deliveries = [
             Delivery(name, sink, frozenset(["gate"]), self.directory / "cursors" / name) for name, sink in sinks.items()
@@ -77,6 +77,7 @@ class Bench:
             deliveries,
             self._create_log,
             retention_s=self.retention_s,
+            restarted=restarted,
             clock=lambda: self.now_s,
         )
         stage.open()
@@ -254,6 +255,25 @@ def test_events_that_cannot_be_logged_in_the_end_are_a_failure(bench: Bench) -> 
     with pytest.raises(RuntimeFailure, match=r"full; the last events could not be logged"):
         work(stage)
     stage.close()
+
+
+def test_a_disk_that_is_full_at_the_start_is_refused_and_after_a_restart_waited_for(bench: Bench) -> None:
+    def no_room() -> EventLog:
+        raise Disconnected("database or disk is full")
+
+    create, bench._create_log = bench._create_log, no_room  # type: ignore[method-assign]
+    with pytest.raises(StartupError, match="full"):
+        bench.stage()
+    sink = FakeEventSink()
+    stage = bench.stage(restarted=True, one=sink)
+    bench.events(3)
+    work(stage)
+    assert stage.counters["waiting_for_room"] == 1
+    stage._create_log = create
+    bench.now_s += LOG_RETRY_S
+    bench.results.finish([])
+    to_the_end(stage)
+    assert sink.got == [1, 2, 3]
 
 
 def fill(log: EventLog) -> None:
