@@ -78,7 +78,7 @@ class View:
         if age_s is None:
             return Standing("connecting", "", None)
         if age_s > SILENT_S:
-            return Standing("stalled", f"no frame for {age_s:.0f} s", age_s)
+            return Standing("stalled", "no picture comes", age_s)
         return Standing("live", status.reason if status else "", age_s)
 
     def latency_ms(self, before: Any = None) -> float | None:

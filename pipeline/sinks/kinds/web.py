@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import re
@@ -122,7 +123,7 @@ class Web:
         self.close()
         try:
             from pipeline.sinks.web.access import Access
-            from pipeline.sinks.web.app import application
+            from pipeline.sinks.web.app import Pages, application
             from pipeline.sinks.web.figures import Figures
             from pipeline.sinks.web.server import Server, listening, tls_context
         except ModuleNotFoundError as error:
@@ -140,7 +141,9 @@ class Web:
         self._open.callback(messages.destroy, 0)
         access = Access(config.users, config.token, config.hosts, state_dir / "session-key", executor)
         figures = Figures(site.views, state_dir / "counts.json")
-        server = Server(lambda: application(site, figures, access, messages, executor), socket, tls)
+        closing = asyncio.Event()
+        pages = Pages(site, figures, access, executor, closing)
+        server = Server(lambda: application(pages, messages), closing, socket, tls)
         self._open.callback(server.close)
         server.start()
         self._check = server.check

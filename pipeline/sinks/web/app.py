@@ -39,16 +39,24 @@ class Pages:
     """What answers; one object a server, in its event loop."""
 
     def __init__(
-        self, site: SiteView, figures: Figures, access: Access, context: zmq.asyncio.Context, executor: Executor
+        self, site: SiteView, figures: Figures, access: Access, executor: Executor, closing: asyncio.Event
     ) -> None:
+        """closing: set when the server ends."""
+        self.access = access
         self._site = site
-        self._access = access
         self._executor = executor
+        self._closing = closing
         self._figures = figures
         self._history = History(site.event_log, site.evidence, site.recordings)
         self._news = News(figures, self._history, executor)
+        self._feeds: dict[str, Feed] = {}
+        self._stills: dict[str, Stills] = {}
+
+    def connect(self, context: zmq.asyncio.Context) -> None:
+        """In the event loop: the ends of the sockets inside this machine."""
+        site = self._site
         self._feeds = {name: Feed(context, address) for name, address in site.packets.items()}
-        self._stills = {name: Stills(context, site.bells[name], view, executor) for name, view in site.views.items()}
+        self._stills = {name: Stills(context, site.bells[name], v, self._executor) for name, v in site.views.items()}
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -93,13 +101,13 @@ class Pages:
         return FileResponse(PAGE / "api.html")
 
     async def _login(self, request: Request) -> Response:
-        if not self._access.by_password:
+        if not self.access.by_password:
             return RedirectResponse("/", 303)
         if request.method == "GET":
             return FileResponse(PAGE / "login.html")
         form = await _form(request)
         try:
-            session = await self._access.log_in(
+            session = await self.access.log_in(
                 form.get("user", ""), form.get("password", ""), address_of(request.scope)
             )
         except TooManyTries as error:
@@ -134,7 +142,7 @@ class Pages:
                 "sources": len(sources),
                 "live": live,
                 "viewers": viewers,
-                "login": self._access.by_password,
+                "login": self.access.by_password,
             }
         )
 
@@ -157,7 +165,7 @@ class Pages:
         return Response(still.jpeg, media_type="image/jpeg", headers={"x-frame": str(still.seq)})
 
     async def _mjpeg(self, request: Request) -> Streaming:
-        return mjpeg(self._stills[self._known(request)])
+        return mjpeg(self._stills[self._known(request)], self._closing)
 
     async def _video(self, socket: WebSocket) -> None:
         name = socket.path_params["source"]
@@ -171,7 +179,7 @@ class Pages:
 
     async def _stream(self, request: Request) -> Streaming:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        return Streaming(lambda: self._news.listen(last[:64]), "text/event-stream; charset=utf-8")
+        return Streaming(lambda: self._news.listen(last[:64]), "text/event-stream; charset=utf-8", self._closing)
 
     async def _clips(self, request: Request) -> Response:
         return JSONResponse(await self._in_thread(self._history.clips, dict(request.query_params)))
@@ -196,16 +204,15 @@ class Pages:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
 
-def application(
-    site: SiteView, figures: Figures, access: Access, context: zmq.asyncio.Context, executor: Executor
-) -> Guard:
-    pages = Pages(site, figures, access, context, executor)
+def application(pages: Pages, context: zmq.asyncio.Context) -> Guard:
+    """To be called in the event loop that serves it."""
+    pages.connect(context)
     app = Starlette(
         routes=pages.routes(),
         lifespan=pages.lifespan,
         exception_handlers={HTTPException: _http_error, BadQuery: _bad_query},
     )
-    return Guard(app, access)
+    return Guard(app, pages.access)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

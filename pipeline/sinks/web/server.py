@@ -44,6 +44,16 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
 
 
+class _Server(uvicorn.Server):
+    """Tells the streams that they have come to their end, before it waits for them."""
+
+    closing: asyncio.Event
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.closing.set()
+        await super().shutdown(sockets)
+
+
 def listening(host: str, port: int) -> socket.socket:
     """Raises ``StartupError`` where the address is not to be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -60,11 +70,12 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """Runs until ``close``. The application is built inside its event loop."""
+    """Runs until ``close``. The application is built inside its event loop, and told by ``closing`` that it ends."""
 
     def __init__(
         self,
         create: Callable[[], ASGIApp],
+        closing: asyncio.Event,
         where: socket.socket,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -90,7 +101,8 @@ class Server:
             h11_max_incomplete_event_size=32 << 10,
             ssl_context_factory=(lambda *_: tls) if tls else None,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
+        self._server.closing = closing
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 

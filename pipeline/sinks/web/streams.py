@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -21,8 +21,8 @@ from pipeline.sinks.web.stills import Stills
 
 PATIENCE_S = 10.0
 _BOUNDARY = "picture"
-
-log = logging.getLogger(__name__)
+_GONE = (WebSocketDisconnect, TimeoutError, RuntimeError, OSError)
+"""What sending to a viewer that has left may raise."""
 
 
 async def send_video(socket: WebSocket, feed: Feed, view: View) -> None:
@@ -32,18 +32,25 @@ async def send_video(socket: WebSocket, feed: Feed, view: View) -> None:
     message. Each further binary message is a float64 (little-endian: the age of the frame in milliseconds when it was
     sent) and a fragment of one frame.
     """
-    await socket.accept()
-    gone = asyncio.ensure_future(_await_end(socket))
-    sending = asyncio.ensure_future(_send_fragments(socket, feed, view))
     try:
-        await asyncio.wait((gone, sending), return_when=asyncio.FIRST_COMPLETED)
+        await socket.accept()
+    except (WebSocketDisconnect, RuntimeError):  # it has gone already
+        return
+    await _first_of(_await_end(socket), _send_fragments(socket, feed, view))
+    with contextlib.suppress(*_GONE):
+        await socket.close()
+
+
+async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
+    """Until one of them ends, however; the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (gone, sending):
+        for task in tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, TimeoutError, RuntimeError, OSError):
+            with contextlib.suppress(asyncio.CancelledError, *_GONE):
                 await task
-        with contextlib.suppress(RuntimeError, OSError):
-            await socket.close()
 
 
 async def _await_end(socket: WebSocket) -> None:
@@ -68,11 +75,15 @@ async def _send_fragments(socket: WebSocket, feed: Feed, view: View) -> None:
 
 
 class Streaming:
-    """An ASGI answer whose body is made as the reader takes it; one that takes nothing is let go."""
+    """An ASGI answer whose body is made as the reader takes it; one that takes nothing is let go.
 
-    def __init__(self, body: Callable[[], AsyncGenerator[bytes]], content_type: str) -> None:
+    closing: set when the server ends, which the stream then does as well.
+    """
+
+    def __init__(self, body: Callable[[], AsyncGenerator[bytes]], content_type: str, closing: asyncio.Event) -> None:
         self._body = body
         self._content_type = content_type
+        self._closing = closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", self._content_type.encode()), (b"x-accel-buffering", b"no")]
@@ -80,15 +91,10 @@ class Streaming:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        gone = asyncio.ensure_future(_disconnected(receive))
-        sending = asyncio.ensure_future(self._send(send))
-        try:
-            await asyncio.wait((gone, sending), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (gone, sending):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, TimeoutError, OSError):
-                    await task
+        await _first_of(_disconnected(receive), self._send(send), self._closing.wait())
+        if self._closing.is_set():
+            with contextlib.suppress(*_GONE):
+                await send({"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self._body()) as parts:
@@ -102,7 +108,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def mjpeg(stills: Stills) -> Streaming:
+def mjpeg(stills: Stills, closing: asyncio.Event) -> Streaming:
     """``multipart/x-mixed-replace``, as ``<img>`` takes it."""
 
     async def body() -> AsyncGenerator[bytes]:
@@ -113,4 +119,4 @@ def mjpeg(stills: Stills) -> Streaming:
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(still.jpeg)}\r\n\r\n"
                 yield b"".join((head.encode(), still.jpeg, f"\r\n--{_BOUNDARY}\r\n".encode()))
 
-    return Streaming(body, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+    return Streaming(body, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", closing)

@@ -44,12 +44,13 @@ class Tile {
     this.parts.word.textContent = answering ? STATES[source.state] ?? source.state : "Unknown";
     const since = source.age_s === null ? "no picture yet" : `last picture ${ago(source.age_s)} ago`;
     const why = answering ? source.reason || STATES[source.state] || source.state : "the server does not answer";
-    this.parts.reason.textContent = live ? "" : `${why}${source.age_s === null ? "" : ` · ${since}`}`;
+    this.parts.reason.textContent = live ? "" : sentence(why);
     const latency = this.glass ?? source.latency_ms;
     const figures = live
       ? [`${source.fps.toFixed(source.fps < 10 ? 1 : 0)} fps`, latency === null ? "" : `${Math.round(latency)} ms ${this.glass === null ? "to the result" : "behind"}`,
          `newest ${Math.max(0, source.age_s).toFixed(1)} s`, source.width ? `${source.width} × ${source.height}` : ""]
       : [since, source.width ? `${source.width} × ${source.height}` : ""];
+    if (source.width) this.element.style.setProperty("--ratio", source.width / source.height);
     if (source.reconnects) figures.push(`lost ${source.reconnects} ${source.reconnects === 1 ? "time" : "times"}`);
     this.parts.figures.textContent = figures.filter(Boolean).join(" · ");
     if (this.wasLive === false && live) this.player.restart();
@@ -116,7 +117,7 @@ export class Cameras {
       tile.parts.stage.setAttribute("aria-label", alone ? "Show all cameras" : `Show ${id} large`);
       if (tile.player.large !== alone) {
         tile.player.large = alone;
-        if (tile.player.failures) tile.player.restart();
+        if (!tile.player.moving) tile.player.restart();
       }
     }
     const missing = this.sources.length > 0 && Boolean(this.chosen) && !this.tiles.has(this.chosen);
@@ -137,6 +138,8 @@ export class Cameras {
     for (const source of this.sources) this.tiles.get(source.id)?.show(source, this.answering);
   }
 }
+
+const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
 function ago(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;

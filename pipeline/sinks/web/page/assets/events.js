@@ -8,7 +8,7 @@ const WORDS = {
 };
 const WARNINGS = new Set(["source_lost", "storage_full", "recording_stopped"]);
 const QUIET = new Set(["source_live"]);
-const PAGE = 100;
+const PAGE = 40;
 const KEPT = 1000;
 const PICTURE = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 7h3l2-2h6l2 2h3v12H4z"/><circle cx="12" cy="13" r="3.2"/></svg>';
 
@@ -51,7 +51,7 @@ export class Events {
     if (this.oldest) query.set("before", this.oldest);
     const events = await get(`/events?${query}`);
     if (events.length) this.oldest = events.at(-1).seq;
-    for (const event of events) this.add(event, { old: true });
+    for (const event of events) this.add(event);
     this.more.hidden = events.length < PAGE;
     this.count();
   }
@@ -60,11 +60,11 @@ export class Events {
   take(event) {
     const { source, kind } = this.query;
     if ((source && event.source !== source) || (kind && event.kind !== kind)) return;
-    this.add(event, { old: false });
+    this.add(event);
     this.count();
   }
 
-  add(event, { old }) {
+  add(event) {
     const known = this.episodes.get(event.id);
     const episode = known ?? { id: event.id, seq: 0, evidence: [] };
     for (const { kind } of event.evidence ?? []) if (!episode.evidence.includes(kind)) episode.evidence.push(kind);
@@ -77,9 +77,9 @@ export class Events {
     }
     this.offer(event);
     const entry = this.entry(episode);
+    entry.dataset.began = episode.t_start;
     if (known) known.element.replaceWith(entry);
-    else if (old) this.list.append(entry);
-    else this.list.prepend(entry);
+    else this.place(entry, episode.t_start);
     episode.element = entry;
     this.episodes.set(event.id, episode);
     if (this.episodes.size > KEPT) {
@@ -87,6 +87,13 @@ export class Events {
       last.element.remove();
       this.episodes.delete(id);
     }
+  }
+
+  /** By when they began, newest first. */
+  place(entry, began) {
+    let next = this.list.firstElementChild;
+    while (next && next.dataset.began > began) next = next.nextElementSibling;
+    this.list.insertBefore(entry, next);
   }
 
   /** Kinds that have come can be filtered for. */

@@ -19,10 +19,15 @@ export class Player {
     video.addEventListener("error", () => this.fail());
   }
 
+  /** Whether it is video; otherwise pictures. */
+  get moving() {
+    return Boolean(Source) && this.failures < FAILURES_MAX;
+  }
+
   start() {
     if (this.running) return;
     this.running = true;
-    if (Source && this.failures < FAILURES_MAX) this.connect();
+    if (this.moving) this.connect();
     else this.pictures();
   }
 
@@ -31,6 +36,7 @@ export class Player {
     this.running = false;
     clearTimeout(this.timer);
     this.disconnect();
+    if (this.still.src.includes("live.mjpg")) this.still.src = `${API}/sources/${this.id}/picture.jpg?${Date.now()}`;
     this.latency(null);
   }
 
@@ -48,6 +54,7 @@ export class Player {
     socket.binaryType = "arraybuffer";
     let opening = null;
     socket.onmessage = ({ data }) => {
+      if (socket !== this.socket) return;
       if (typeof data === "string") opening = JSON.parse(data);
       else if (opening) { this.open(opening.mime, data); opening = null; }
       else this.take(data);
@@ -63,7 +70,9 @@ export class Player {
   disconnect() {
     const socket = this.socket;
     this.socket = null;
-    socket?.close();
+    // a browser complains of a connection that is closed before it is open
+    if (socket?.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close();
+    else socket?.close();
     this.buffer = null;
     this.queue = [];
     this.captured.clear();
