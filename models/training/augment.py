@@ -44,6 +44,7 @@ class Mix:
     night: float = 0.05
     occlude: float = 0.15
     props: float = 0.12
+    tilt: float = 0.15
     stickers: float = 0.35
 
 
@@ -67,6 +68,8 @@ class Augmenter:
             self._occlude(canvas, boxes, rng)
         if rng.random() < self.mix.props:
             labels = dress(canvas, boxes, labels, rng)
+        if rng.random() < self.mix.tilt:
+            canvas, boxes, labels = self._tilt(canvas, boxes, labels, rng)
         canvas = self._camera(canvas, rng)
         side = np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1))
         labels = np.where(side < self.mix.smallest_face, IGNORE, labels)
@@ -188,6 +191,21 @@ class Augmenter:
             more = self._paste(canvas, (px, py, px + pw, py + ph), sample, (sx, sy, px, py), rng)
             boxes, labels = np.concatenate([boxes, more[0]]), np.concatenate([labels, more[1]])
         return boxes, labels
+
+    def _tilt(self, canvas: Pixels, boxes: NDArray[np.float32], labels: NDArray[np.int64],
+              rng: np.random.Generator) -> tuple[Pixels, NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
+        """Turns the whole picture by up to 25 degrees. A face counts as the ellipse in its box."""
+        angle = float(rng.uniform(-25, 25))
+        turn = cv2.getRotationMatrix2D((self.width / 2, self.height / 2), angle, 1.0)
+        corner = [int(c) for c in canvas[0, 0]]
+        canvas = np.asarray(cv2.warpAffine(canvas, turn, (self.width, self.height), borderValue=corner), np.uint8)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 @ turn[:, :2].T + turn[:, 2]
+        half = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (turn[:, :2] ** 2).T)
+        turned = np.concatenate([centre - half, centre + half], 1)
+        inside = np.clip(turned, 0, [self.width, self.height] * 2)
+        share = (inside[:, 2:] - inside[:, :2]).prod(1) / np.maximum((turned[:, 2:] - turned[:, :2]).prod(1), 1e-3)
+        keep = share > 0.1
+        return canvas, inside[keep].astype(np.float32), np.where(share < 0.6, IGNORE, labels)[keep]
 
     def _occlude(self, canvas: Pixels, boxes: NDArray[np.float32], rng: np.random.Generator) -> None:
         """Covers a part of some faces with a piece of the same picture, as passers-by, poles and hands do."""
