@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from pipeline.transport.channel import HealthSender
 
 EXIT_CRASHED = 70
 _PR_SET_PDEATHSIG = 1
+_LENGTH_BYTES = 4
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ class _Lines(logging.Formatter):
 
 
 def main() -> int:
-    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
+    pipe = _Pipe()
+    task = pipe.task()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(message)s"))
     logging.basicConfig(level=task.log_level, handlers=[handler])
@@ -58,7 +61,7 @@ def main() -> int:
     die_with(task.parent)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        return _run(task, context, stop)
+        return _run(task, context, stop, pipe.sources)
     except PipelineError as error:
         for line in str(error).splitlines():
             log.error("%s", line)
@@ -71,17 +74,58 @@ def main() -> int:
         context.destroy(linger=200)
 
 
-def _run(task: Task, context: zmq.Context[zmq.Socket[bytes]], stop: _Stop) -> int:
+def _run(task: Task, context: zmq.Context[zmq.Socket[bytes]], stop: _Stop, told: Callable[[], list[str] | None]) -> int:
     site = config.check(task.values, task.origin)
     run_dir = Path(task.run_dir)
-    here = wiring.Place(
-        task.run_id, run_dir, context, task.restarted, Path(task.models_dir) if task.models_dir else None
-    )
+    models_dir = Path(task.models_dir) if task.models_dir else None
+    here = wiring.Place(task.run_id, run_dir, context, task.restarted, models_dir, told)
     health = HealthSender(context, run_dir / wiring.HEALTH_SOCKET)
     with contextlib.closing(health):
         stage = wiring.build(site, task.stage, here)
         run(stage, stop_requested=lambda: stop.requested, report=health.send, pid=os.getpid())
     return 0
+
+
+def framed(message: Task | list[str]) -> bytes:
+    """A message for a child's standard input: its length, then it."""
+    raw = msgspec.msgpack.encode(message)
+    return len(raw).to_bytes(_LENGTH_BYTES, "big") + raw
+
+
+class _Pipe:
+    """Standard input: the task, then the stage's sources whenever they have changed."""
+
+    def __init__(self) -> None:
+        self._raw = b""
+
+    def task(self) -> Task:
+        while (raw := self._next()) is None:
+            if not self._more():
+                raise EOFError("there is no task: stages are started by the supervisor")
+        os.set_blocking(sys.stdin.fileno(), False)
+        return msgspec.msgpack.decode(raw, type=Task)
+
+    def sources(self) -> list[str] | None:
+        """The newest, or None where there are none that are new."""
+        with contextlib.suppress(BlockingIOError):
+            while self._more():
+                pass
+        newest = None
+        while (raw := self._next()) is not None:
+            newest = msgspec.msgpack.decode(raw, type=list[str])
+        return newest
+
+    def _more(self) -> bool:
+        chunk = os.read(sys.stdin.fileno(), 65536)
+        self._raw += chunk
+        return bool(chunk)
+
+    def _next(self) -> bytes | None:
+        end = _LENGTH_BYTES + int.from_bytes(self._raw[:_LENGTH_BYTES], "big")
+        if len(self._raw) < max(end, _LENGTH_BYTES):
+            return None
+        raw, self._raw = self._raw[_LENGTH_BYTES:end], self._raw[end:]
+        return raw
 
 
 class _Stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.child import Task
+from pipeline.child import Task, framed
 from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
 from pipeline.types import Health
 from pipeline.wiring import StageSpec
@@ -60,6 +61,7 @@ class StageProcess:
         self.reason: str | None = None
         self.exit_code = EXIT_DONE
         self.restarts = 0
+        self.lives = 0
         self.health: Health | None = None
         self.ever_ran = False
         self.start_at_s = 0.0
@@ -70,7 +72,7 @@ class StageProcess:
         self._failures = 0
         self._crashes_s: deque[float] = deque()
         self._parser_faults = 0
-        self._told_to_end = False
+        self._told_to_end = self._replaced = False
         self._hung: str | None = None
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -127,13 +129,31 @@ class StageProcess:
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
         try:
-            self._process.stdin.write(msgspec.msgpack.encode(task))
-            self._process.stdin.close()
+            self._process.stdin.write(framed(task))
+            self._process.stdin.flush()
         except BrokenPipeError:
             log.debug("%s died before it had its task", self.spec.name)
         self.state = "starting"
+        self.lives += 1
         self._beat_s = self._clock()
         self._ran_s = None
+
+    def tell(self, spec: StageSpec) -> None:
+        """Its sources from now on. One that is not there (any more) gets them with its next task."""
+        self.spec = spec
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(framed(list(spec.sources)))
+                self._process.stdin.flush()
+
+    def begin_again(self, spec: StageSpec) -> None:
+        """With a new task, at once; that is no failure."""
+        self.spec = spec
+        if self._process is None:
+            self.state, self.start_at_s = "waiting", 0.0
+        else:
+            self._replaced = True
+            self._process.kill()
 
     def heard(self, health: Health) -> None:
         """Takes a sign of life; one of an earlier process is not believed."""
@@ -184,13 +204,18 @@ class StageProcess:
             self._pass_on(self._partial.decode(errors="replace"))
         code = self._process.returncode
         assert self._process.stderr is not None
+        assert self._process.stdin is not None
         self._process.stderr.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         os.close(self.exit_descriptor)
         self.exit_descriptor = -1
         self._process = None
         if self.ended:
             return True
-        if code == EXIT_DONE:
+        if self._replaced:
+            self._replaced, self.state, self.start_at_s = False, "waiting", 0.0
+        elif code == EXIT_DONE:
             self.state = "done"
         elif code == -signal.SIGTERM and self._told_to_end:
             self.state = "waiting"  # it had not yet come so far as to end well when asked to

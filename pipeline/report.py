@@ -51,7 +51,9 @@ class Gauges:
             self.add(source)
 
     def add(self, source: str) -> None:
-        """One more, which has been prepared."""
+        """One more, which has been prepared, or is known already."""
+        if source in self.heads:
+            return
         self.heads[source] = Head.attach(self._run_dir, source)
         self.results[source] = ResultLog.attach(self._run_dir, source)
 

@@ -2,8 +2,9 @@
 
 All stages are started at once, and captures begin when everything behind them runs: nothing waits while a model is
 loaded, and a run that is refused has not looked at anything. A run ends by itself: captures end their streams, and
-everything behind them drains. Being asked to stop (SIGINT, SIGTERM, SIGHUP) ends the captures, so that what was
-captured is still looked at and recorded; asked again, or after a while, everything is terminated, then killed.
+everything behind them drains. Being asked to stop (``signals``) ends the captures, so that what was captured is still
+looked at and recorded; asked again, or after a while, everything is terminated, then killed. Asked to reload, it takes
+up sources that are new, ends those that are gone and begins changed ones again; the others take no notice.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 import zmq
@@ -24,9 +23,11 @@ import zmq
 from pipeline import wiring
 from pipeline.child import Task
 from pipeline.config import Site
-from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
+from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, PipelineError
 from pipeline.process import StageProcess
+from pipeline.reload import Change, change
 from pipeline.report import Gauges, Report, SourceFigures
+from pipeline.signals import Signals
 from pipeline.transport.channel import HealthReceiver
 from pipeline.transport.run_directory import RunDirectory
 
@@ -52,15 +53,20 @@ class Supervisor:
         *,
         models_dir: Path | None = None,
         observe: Observer | None = None,
+        reload: Callable[[], Site] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._site = site
         self._models_dir = models_dir
         self._observe = observe
+        self._reload = reload
         self._clock = clock
         self._started_ns = time.monotonic_ns()
         self._run_id = f"{time.time_ns():x}{secrets.token_hex(4)}"
         self._processes = [StageProcess(spec, clock=clock) for spec in wiring.stages(site)]
+        self._signals = Signals(can_reload=reload is not None)
+        self._late: set[str] = set()
+        self._leaving: dict[str, Site] = {}
         self._asked_to_stop = 0
         self._stop_level = 0
         self._stopped_s = 0.0
@@ -84,7 +90,7 @@ class Supervisor:
             stack.callback(context.destroy, 0)
             self._health = HealthReceiver(context, directory.path / wiring.HEALTH_SOCKET)
             self._serve_metrics(stack)
-            stack.enter_context(self._signals())
+            stack.enter_context(self._signals)
             stack.callback(self._kill_all)
             while not all(process.ended for process in self._processes):
                 self._describe()
@@ -134,15 +140,18 @@ class Supervisor:
                 process.listen()
             if process.reap() and process.state == "failed":
                 self._after_failure(process)
+            elif process.state == "done" and process.spec.job == wiring.INFERENCE:
+                self._look_again(process)
         self._release()
         self._end_hung()
+        self._reload_if_asked()
         self._stop_if_asked()
         if self._observe:
             self._observe(self._gauges.read())
 
     def _release(self) -> None:
         """Lets the captures begin once everything behind them runs."""
-        behind = [process for process in self._processes if process.spec.job != "capture"]
+        behind = [process for process in self._processes if process.spec.job != wiring.CAPTURE]
         if self._stop_level == 0 and all(process.ever_ran or process.ended for process in behind):
             for head in self._gauges.heads.values():
                 head.held = False
@@ -150,37 +159,45 @@ class Supervisor:
     def _wait(self) -> None:
         poller = zmq.Poller()
         poller.register(self._health.socket, zmq.POLLIN)
-        poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._signals.descriptor, zmq.POLLIN)
         for process in self._processes:
             if process.alive:
                 poller.register(process.error_descriptor, zmq.POLLIN)
                 if process.exit_descriptor >= 0:
                     poller.register(process.exit_descriptor, zmq.POLLIN)
         poller.poll(round(TICK_S * 1000))
-        try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            return
+        self._signals.clear()
 
     def _start_due(self) -> None:
         for process in self._processes:
             if process.state != "waiting" or self._clock() < process.start_at_s:
                 continue
-            if self._stop_level and process.spec.job == "capture":
+            ending = self._stop_level or process.spec.name in self._leaving
+            if ending and process.spec.job == wiring.CAPTURE:
                 self._end_stream(process, "stopped")
+            elif process.spec.job == wiring.ANNOTATOR and self._is_between(process):
+                continue
             elif self._stop_level < 2:
                 process.start(self._task(process), self._presence)
             else:
                 self._give_up(process, "was not running when the run was ended at once")
 
+    def _is_between(self, process: StageProcess) -> bool:
+        """Whether its source has come back and inference has not yet taken it up: all would seem to be over."""
+        return any(self._gauges.results[s].finished and self._is_open(s) for s in process.spec.sources)
+
+    def _is_open(self, source: str) -> bool:
+        return self._gauges.heads[source].end_seq is None
+
     def _task(self, process: StageProcess) -> Task:
+        site = self._leaving.get(process.spec.name, self._site)
         return Task(
             stage=process.spec.name,
             run_id=self._run_id,
             run_dir=str(self._run_dir),
-            origin=self._site.origin,
-            values=dict(self._site.values),
-            restarted=process.restarts > 0,
+            origin=site.origin,
+            values=dict(site.values),
+            restarted=process.lives > 0,
             parent=os.getpid(),
             models_dir=str(self._models_dir) if self._models_dir else None,
             log_level=logging.getLogger().level,
@@ -217,7 +234,7 @@ class Supervisor:
         for source in process.spec.sources:
             head, results = self._gauges.heads[source], self._gauges.results[source]
             match process.spec.job:
-                case "capture":
+                case wiring.CAPTURE:
                     head.end(f"failed: {process.reason}")
                 case wiring.INFERENCE:
                     head.detach(wiring.INFERENCE)
@@ -227,7 +244,8 @@ class Supervisor:
                     head.detach(wiring.ANNOTATOR)
                 case "events":
                     results.detach_events()
-        if process.exit_code in (EXIT_CONFIG, EXIT_MACHINE) and not process.ever_ran:
+        begins = process.spec.name not in self._late and not process.ever_ran
+        if process.exit_code in (EXIT_CONFIG, EXIT_MACHINE) and begins:
             self._asked_to_stop = max(self._asked_to_stop, 1)
 
     def _give_up(self, process: StageProcess, reason: str) -> None:
@@ -243,35 +261,66 @@ class Supervisor:
 
     def _stop_capture(self, source: str) -> None:
         for process in self._processes:
-            if process.spec.job == "capture" and source in process.spec.sources:
+            if process.spec.job == wiring.CAPTURE and source in process.spec.sources:
                 process.terminate()
                 self._gauges.heads[source].end("failed: inference has failed")
                 process.end_well()
 
+    # -- reloading
+
+    def _reload_if_asked(self) -> None:
+        """What cannot be taken up is refused as a whole, and everything runs on as before."""
+        self._forget_those_that_left()
+        if not self._signals.reload or self._reload is None or self._stop_level:
+            return
+        self._signals.reload = False
+        try:
+            site = self._reload()
+            wiring.check(site, self._models_dir)
+            waiting = [source for source, head in self._gauges.heads.items() if head.waits]
+            ending = [p.spec.name for p in self._processes if p.spec.name in self._leaving]
+            plan = change(self._site, site, waiting=waiting, ending=ending)
+            for source in plan.added:
+                wiring.prepare_source(site, source, self._run_dir)
+                self._gauges.add(source)
+        except PipelineError as error:
+            for line in str(error).splitlines():
+                log.error("not taken up: %s", line)
+            return
+        staying = {spec.name for spec in wiring.stages(site)}
+        self._leaving |= {p.spec.name: self._site for p in self._processes if p.spec.name not in staying}
+        self._site = site
+        self._take_up(plan)
+        log.info("configuration taken up: %s", plan)
+
+    def _take_up(self, plan: Change) -> None:
+        by_name = {process.spec.name: process for process in self._processes}
+        for process in [process for name, process in by_name.items() if name in self._leaving]:
+            self._end_capture(process)
+        for spec in plan.again:
+            by_name[spec.name].begin_again(spec)
+        for spec in plan.told:
+            if by_name[spec.name].ended:
+                by_name[spec.name].begin_again(spec)
+            else:
+                by_name[spec.name].tell(spec)
+        self._late |= {spec.name for spec in plan.started}
+        self._processes += [StageProcess(spec, clock=self._clock) for spec in plan.started]
+
+    def _look_again(self, process: StageProcess) -> None:
+        """One that ended while it was told of a source that has come."""
+        if process.spec.name not in self._leaving and any(map(self._is_open, process.spec.sources)):
+            process.begin_again(process.spec)
+
+    def _forget_those_that_left(self) -> None:
+        for process in [p for p in self._processes if p.ended and p.spec.name in self._leaving]:
+            self._processes.remove(process)
+            del self._leaving[process.spec.name]
+
     # -- stopping
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a terminal that is closed; under nohup the run goes on
-            signals.append(signal.SIGHUP)
-        previous = [signal.signal(number, self._on_signal) for number in signals]
-        previous_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(previous_wake)
-            for number, handler in zip(signals, previous, strict=True):
-                signal.signal(number, handler)
-            os.close(self._wake_read)
-            os.close(wake_write)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked_to_stop += 1
-
     def _stop_if_asked(self) -> None:
-        if self._asked_to_stop > self._stop_level:
+        if max(self._asked_to_stop, self._signals.stop) > self._stop_level:
             self._stop(self._stop_level + 1)
         elif self._stop_level == 1 and self._clock() - self._stopped_s > self._drain_s():
             log.warning("not everything has been recorded within %.0f s", DRAIN_S)
@@ -292,12 +341,18 @@ class Supervisor:
             process.hurry()
             if level >= 3:
                 self._give_up(process, "was killed, because it did not end when asked to")
-            elif level == 2 or process.spec.job == "capture":
+            elif level == 2 and process.spec.job != wiring.CAPTURE:
                 process.terminate()
-                if process.spec.job == "capture" and not process.alive:
-                    self._end_stream(process, "stopped")
+            else:
+                self._end_capture(process)
         if level == 1 and self._code == EXIT_DONE:
             log.info("stopping: what has been captured is still looked at and recorded; stop again to end at once")
+
+    def _end_capture(self, process: StageProcess) -> None:
+        if process.spec.job == wiring.CAPTURE:
+            process.terminate()
+            if not process.alive:
+                self._end_stream(process, "stopped")
 
     def _kill_all(self) -> None:
         for process in self._processes:

@@ -157,6 +157,12 @@ def _model(site: Site, detector: str, models_dir: Path | None) -> tuple[ModelCar
     return card, weights.locate(card, path, weights.runtime_of(card, path, backend.kind, precision), models_dir)
 
 
+def _rules_of(site: Site, source: str) -> int:
+    """How many rules look at this source, one that names zones once for each of them."""
+    pipeline = site.pipelines[site.pipeline_of(source)]
+    return sum(len(getattr(site.rules[rule].config, "zones", ())) or 1 for rule in pipeline.rules)
+
+
 def prepare(site: Site, run_dir: Path) -> None:
     """Makes what the stages of a run share; called by the supervisor, before any of them starts."""
     for source in site.sources:

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Collection
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ def _run(options: argparse.Namespace, observe: Observer) -> Report:
     while True:
         site = _site(options, taken)
         try:
-            return Supervisor(site, models_dir=options.models_dir, observe=observe).run()
+            reload = partial(_site, options, taken) if options.site else None
+            return Supervisor(site, models_dir=options.models_dir, observe=observe, reload=reload).run()
         except AlreadyRunning:
             if not options.source:
                 raise
