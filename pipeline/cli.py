@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from pipeline import __version__
 from pipeline import cli_models as models
-from pipeline.commands import bench, detect, doctor, evaluate, events, keys, run, status
+from pipeline.commands import bench, detect, doctor, evaluate, events, keys, password, run, status
 from pipeline.commands.conceal import conceal
 from pipeline.errors import EXIT_FAILED, EXIT_INTERRUPTED, PipelineError
 
-COMMANDS = (run, detect, events, keys, status, models, doctor, evaluate, bench)
+COMMANDS = (run, detect, events, status, keys, password, models, doctor, evaluate, bench)
 
 EPILOG = """\
 exit codes: 0 done · 1 failed at run time · 2 the configuration is wrong · 3 the machine lacks something
