@@ -23,6 +23,7 @@ KINDS = plugins.kinds("sink")
 
 OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "recorder": lambda place: {"path": str(place / "out.mp4")},
+    "clips": lambda place: {"directory": str(place / "evidence")},
     "jsonl": lambda place: {"path": str(place / "events.jsonl")},
     "zeromq": lambda place: {"bind": f"tcp://127.0.0.1:{_free_port()}"},
     "command": lambda place: {"command": ["true"]},

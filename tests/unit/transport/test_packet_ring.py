@@ -24,7 +24,7 @@ def test_packets_come_back_whole_until_others_take_their_place(tmp_path: Path) -
     reader = PacketRing.attach(tmp_path / "gate.packets")
     assert reader.newest() is None
     fill(ring, 100)
-    there = []
+    there: list[int] = []
     for number in range(100):
         try:
             packet = reader.packet(number)
