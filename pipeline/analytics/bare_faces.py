@@ -31,7 +31,7 @@ RETURN_DISTANCE = 1.0
 BESIDE_DISTANCE = 0.5
 """The same for two tracks that were there at one time: in a crowd the next face is one size away."""
 RETURN_SIZE_RATIO = 2.0
-FACES_MAX = 512
+FACES_MAX = 256
 """Beyond these, faces without an open episode are forgotten, longest unseen first: the state stays bounded."""
 
 Box = tuple[float, float, float, float]

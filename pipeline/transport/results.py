@@ -29,7 +29,8 @@ RESULTS, RESULT_BYTES = 256, 32 << 10
 OUTBOX, EVENT_BYTES = 1024, 2 << 10
 EVENTS_WAITING = 10_240
 """So many events of all sources together find room while nobody takes them; of each at least ``OUTBOX``."""
-STATE_BYTES = 256 << 10
+TRACKS_BYTES, RULE_BYTES = 128 << 10, 96 << 10
+"""Room for the analytics' state: of a tracker in a flood of faces, and of each rule and zone that looks at them."""
 LATENCY_BUCKETS = 512
 LATENCY_LOWEST_S, LATENCY_STEP = 1e-4, 1.025
 """Bucket i counts latencies up to LOWEST * STEP**i seconds: 2.5 % fine, up to half a minute."""
@@ -40,7 +41,8 @@ _FIGURES = 8
 mask, without, episodes; then frames skipped by cause."""
 _CHANGES, _DETECTED, _FACES_MASK, _FACES_NO_MASK, _EPISODES, _SKIPPED = range(_FIGURES, _FIGURES + 6)
 _FIGURES_END = _SKIPPED + len(SKIP_CAUSES)
-_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS, _COMMITS, _OUTBOX = 32, 33, 34, 35, 36, 37
+_FIRST_RESULT_NS, _LAST_RESULT_NS, _ATTEMPT_SEQ, _ATTEMPTS, _COMMITS = 32, 33, 34, 35, 36
+_OUTBOX, _STATE_BYTES = 37, 38
 _LATENCY = 64
 AGE_BUCKETS = 448
 _AGES = _LATENCY + LATENCY_BUCKETS
@@ -58,13 +60,15 @@ class ResultLog:
         self._outbox_byte = _RECORDS_BYTE + RESULTS * RESULT_BYTES
         self._outbox = int(self._words[_OUTBOX])
         self._state_byte = self._outbox_byte + self._outbox * EVENT_BYTES
+        self._state_bytes = int(self._words[_STATE_BYTES])
 
     @classmethod
-    def create(cls, directory: Path, source_id: str, outbox: int = OUTBOX) -> ResultLog:
-        """outbox: how many events find room until somebody takes them."""
-        nbytes = _RECORDS_BYTE + RESULTS * RESULT_BYTES + outbox * EVENT_BYTES + 2 * STATE_BYTES
+    def create(cls, directory: Path, source_id: str, outbox: int = OUTBOX, rules: int = 1) -> ResultLog:
+        """outbox: how many events find room until somebody takes them. rules: how many keep a state here."""
+        state_bytes = TRACKS_BYTES + rules * RULE_BYTES
+        nbytes = _RECORDS_BYTE + RESULTS * RESULT_BYTES + outbox * EVENT_BYTES + 2 * state_bytes
         shared = SharedFile.create(directory / f"{source_id}.results", nbytes)
-        shared.words[_OUTBOX] = outbox
+        shared.words[_OUTBOX], shared.words[_STATE_BYTES] = outbox, state_bytes
         return cls(shared)
 
     @classmethod
@@ -98,7 +102,7 @@ class ResultLog:
         events_after = self._put_events(events)
         commits = int(self._words[_COMMITS]) + 1
         record = wire.encode([published, events_after, figures, state])
-        self._put(self._state_of(commits), STATE_BYTES, commits, record)
+        self._put(self._state_of(commits), self._state_bytes, commits, record)
         self._words[_COMMITS] = commits
         self._show(published, events_after, figures)
 
@@ -158,7 +162,7 @@ class ResultLog:
         self._words[_FINISHED] = 0
 
     def _state_of(self, commit: int) -> int:
-        return self._state_byte + (commit % 2) * STATE_BYTES
+        return self._state_byte + (commit % 2) * self._state_bytes
 
     def attempt(self, seq: int) -> int:
         """Notes that frame ``seq`` is about to be looked at; returns how often it has been tried before."""

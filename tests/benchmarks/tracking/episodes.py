@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,10 @@ def recorded(paths: Iterable[Path]) -> list[Clip]:
     for path in paths:
         data = json.loads(path.read_text())
         frames = [(float(time_s), rows) for time_s, rows in data["frames"]]
-        found.append(Clip(labelled.read(data["name"]), (data["wh"][0], data["wh"][1]), frames))
+        video, _, variant = data["name"].partition("+")
+        labels = labelled.read(video)
+        labels = replace(labels, video=f"{video}, {variant}") if variant else labels
+        found.append(Clip(labels, (data["wh"][0], data["wh"][1]), frames))
     return found
 
 
@@ -248,11 +251,12 @@ def main() -> None:
     config = {key: float(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
     print("| video | looks/s | true | false | missed | twice | ignored | switches | late | delay p50, s | max |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    videos = recorded(arguments.recorded)
+    every = recorded(arguments.recorded)
+    videos = [clip for clip in every if ", " not in clip.labels.video]
     sets = {
         "videos as they are": videos,
         "their scenes": [scene for clip in videos for scene in scenes_of(clip)],
-        "made of them": [made for clip in videos for made in derived(clip)],
+        "made of them": [made for clip in every for made in (derived(clip) if clip in videos else [clip])],
     }
     for (name, clips), fps in product(sets.items(), arguments.fps):
         total = Counts()

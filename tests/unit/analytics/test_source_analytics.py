@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.analytics.source import SourceAnalytics, build, detector_confidence
+from pipeline.areas import Area
+from pipeline.transport.results import RULE_BYTES, TRACKS_BYTES
 from pipeline.ulid import id_factory
 
 LOOKS = [Look(k / 25, [(400.0, 300.0, 80.0, 0.9, BARE)] if k % 5 == 0 else None) for k in range(100)]
@@ -91,6 +93,20 @@ def test_a_flood_of_false_faces_stays_bounded() -> None:
     results, _ = feed(stream, looks)
     assert max(len(result.tracks) for result in results) <= 400
     assert len(msgspec.msgpack.encode(stream.snapshot())) < 200_000
+
+
+def test_a_flood_of_people_finds_room_in_the_result_log() -> None:
+    """A crowd that changes every second, each long enough for an episode: the worst that a rule has to remember."""
+
+    def faces(k: int) -> list[tuple[float, float, float, float, int]]:
+        chance = random.Random(k // 6)
+        return [(chance.uniform(0, 1280), chance.uniform(0, 720), 20.0, 0.9, BARE) for _ in range(128)]
+
+    about = {"zones": {f"z{i}": Area(polygon=[(0, 0), (1, 0), (1, 1), (0, 1)]) for i in range(3)}}
+    stream = analytics("mask_removed", about=about), analytics(about=about, zones=list(about["zones"]))
+    for one, rules in zip(stream, (1, 3), strict=True):
+        feed(one, [Look(k / 5, faces(k)) for k in range(100)])
+        assert len(msgspec.msgpack.encode(one.snapshot())) < TRACKS_BYTES + rules * RULE_BYTES - 4096
 
 
 @pytest.mark.parametrize(("people", "limit_ms"), [(5, 0.2), (30, 1.0)])
