@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -261,6 +262,8 @@ class LiveFeed(ABC):
         if video is not None:
             self._undecoded += video.undecoded
             video.close()
+            del video
+            gc.collect()  # PyAV's container and its streams hold each other, and with them the decoder's pictures
 
     @property
     def heard_s(self) -> float:
