@@ -1,4 +1,4 @@
-"""Subscribers in other processes: the command, and the ten lines that the README shows."""
+"""Subscribers in other processes: the command, and the lines that the README shows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.runs import PATIENCE_S, ROOT, Program, free_port, told_in, wait_until
 
 
 def readme_lines(port: int) -> str:
-    """The subscriber in the README, for another port."""
+    """The subscriber in the README, for other ports."""
     (code,) = re.findall(r"```python\n(import json\nimport zmq\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(code.strip().splitlines()) <= 11
-    return str(code).replace("5556", str(port))
+    assert len(code.strip().splitlines()) <= 20
+    return str(code).replace("5556", str(port)).replace("5557", str(port + 1))
 
 
 def test_both_kinds_of_subscriber_get_what_the_file_gets(program: Program, face_video: Path) -> None:
