@@ -175,8 +175,13 @@ def receiving(certificate: Certificate | None = None, port: int = 0) -> Iterator
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """Whoever posts may be killed meanwhile."""
+
+    server = Server(("127.0.0.1", port), Handler)
     if certificate is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate.path, certificate.key)
