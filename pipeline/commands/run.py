@@ -47,6 +47,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace OUT.mp4 if it exists")
     group.add_argument("--events", type=Path, metavar="FILE.jsonl", help="append events to a file, one a line")
     group.add_argument("--publish", metavar="tcp://127.0.0.1:PORT", help="publish events over ZeroMQ")
+    group.add_argument("--web", nargs="?", const="127.0.0.1:8080", metavar="127.0.0.1:PORT", help="show it on a page")
     group.add_argument("--realtime", action="store_true", help="play a file at its own speed, like a camera")
     shared.add_detector(parser)
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
@@ -119,6 +120,8 @@ def quick_site(options: argparse.Namespace, taken: Collection[int] = ()) -> Site
         sinks["events"] = {"kind": "jsonl", "path": str(options.events)}
     if options.publish:
         sinks["publisher"] = {"kind": "zeromq", "bind": options.publish}
+    if options.web:
+        sinks["page"] = {"kind": "web", "bind": options.web}
     source = shared.source_values(options.source, options, realtime=options.realtime)
     name = _name(options.source)
     values = {
