@@ -6,22 +6,23 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
 from pydantic import Field
 
 from pipeline.errors import ConfigError
 from pipeline.sinks import fmp4
-from pipeline.sinks.canvas import Canvas
 from pipeline.sinks.episodes import Episode, Episodes
 from pipeline.sinks.evidence import PART, EvidenceStore
-from pipeline.sinks.faces import BestFaces
 from pipeline.sinks.parts import Found, PartWriter, claim, read_part
 from pipeline.sinks.sink import Accepts, Packet, SinkContext, Stream, Wish
 from pipeline.sinks.storage import Storage, StorageConfig
 from pipeline.transport.packet_ring import PacketRing
 from pipeline.types import I420, Event, EvidenceKind, Result
+
+if TYPE_CHECKING:
+    from pipeline.sinks.canvas import Canvas
 
 CROP_AFTER_S = 1.0
 """So long after an event the best view of the face is looked for; then it is stored."""
@@ -59,6 +60,9 @@ class Clips:
     lossless: ClassVar[bool] = True
 
     def __init__(self, config: Config, context: SinkContext) -> None:
+        # here, because every process reads the configuration, and this brings FFmpeg and OpenCV with it
+        from pipeline.sinks.faces import BestFaces
+
         self._config = config
         self._source = context.source_id or context.name
         self._context = context
@@ -158,6 +162,8 @@ class Clips:
                 self._keep_crop(episode, frame.wall_ns)
 
     def _snapshot(self, image: I420) -> bytes:
+        from pipeline.sinks.canvas import Canvas
+
         if self._canvas is None or self._canvas.layout != image.layout:
             self._canvas = Canvas(image.layout)
         image.copy_to(self._canvas.image)
