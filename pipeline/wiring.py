@@ -348,8 +348,8 @@ def _viewer(site: Site, name: str, place: Place) -> Stage:
             packets={source: live.address(place.run_dir, source) for source in sources},
             bells={source: ipc(place.run_dir / f"{source}.result-bell") for source in sources},
             event_log=event_log_path(site, place.run_dir),
-            evidence=_folders(site, "evidence"),
-            recordings=_folders(site, "recordings"),
+            evidence=_places(site, "clips"),
+            recordings=_places(site, "recorder"),
         )
 
     context = SinkContext(name, place.run_id, place.state_dir(name), restarted=place.restarted, site=site.name)
@@ -357,9 +357,11 @@ def _viewer(site: Site, name: str, place: Place) -> Stage:
     return ViewStage(f"{VIEWER}/{name}", create_site, part.plugin.create(part.config, context))
 
 
-def _folders(site: Site, what: str) -> list[Path]:
-    """Where the site's sinks keep files of that sort (``evidence``, ``recordings``), as their configurations say."""
-    return [Path(path) for part in site.sinks.values() for path in getattr(part.config, what, ())]
+def _places(site: Site, kind: str) -> list[Path]:
+    """The files and folders that the site's sinks of that kind write."""
+    configs = [part.config for part in site.sinks.values() if part.kind == kind]
+    found = [getattr(config, "directory", None) or getattr(config, "path", None) for config in configs]
+    return [place for place in found if place]
 
 
 def _labels(site: Site, pipeline: PipelineSpec, models_dir: Path | None) -> tuple[str, ...]:
