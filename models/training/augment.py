@@ -43,7 +43,7 @@ class Mix:
     grey: float = 0.08
     night: float = 0.05
     occlude: float = 0.15
-    props: float = 0.12
+    props: float = 0.18
     tilt: float = 0.15
     stickers: float = 0.35
 

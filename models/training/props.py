@@ -1,6 +1,6 @@
 """What people hold or wear before the mouth, painted on bare faces.
 
-A mask changes the class; a hand, a telephone or a microphone does not.
+A mask changes the class; one below the chin, a hand, a telephone or a microphone does not.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ def mask(canvas: Pixels, box: NDArray[np.float32], rng: np.random.Generator) -> 
         for corner, side in ((points[0], x1), (points[2], x2)):
             end = (int(side), int(y1 + (box[3] - y1) * rng.uniform(0.3, 0.45)))
             cv2.line(canvas, (int(corner[0]), int(corner[1])), end, colour, max(1, int((x2 - x1) / 40)), cv2.LINE_AA)
+
+
+def lowered(canvas: Pixels, box: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """A mask below the chin, on its way up or down: what is above it is a bare face, and it is none itself."""
+    down = (box[3] - box[1]) * rng.uniform(0.45, 1.0)
+    mask(canvas, box + np.array([0, down, 0, down], np.float32), rng)
 
 
 def hand(canvas: Pixels, box: NDArray[np.float32], rng: np.random.Generator) -> None:
@@ -96,7 +102,7 @@ def dress(canvas: Pixels, boxes: NDArray[np.float32], labels: NDArray[np.int64],
     for i in np.flatnonzero(labels == bare):
         if (boxes[i, 2:] - boxes[i, :2]).min() < SMALLEST or rng.random() < 0.5:
             continue
-        prop = (mask, hand, telephone, microphone)[rng.choice(4, p=[0.4, 0.3, 0.15, 0.15])]
+        prop = (mask, lowered, hand, telephone, microphone)[rng.choice(5, p=[0.35, 0.2, 0.2, 0.12, 0.13])]
         prop(canvas, boxes[i], rng)
         if prop is mask:
             labels[i] = masked
