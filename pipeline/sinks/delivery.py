@@ -21,8 +21,6 @@ BEAT_S = 1.0
 """A sink that has nothing to do is asked for a sign of life this often."""
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 30.0
 """The back-off doubles from the one to the other; the wait is a random part of it, from a half to all."""
-JOIN_S = 15.0
-"""How long a sink may take to come back from what it is doing when everything ends."""
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +136,16 @@ class Delivery:
         log.warning("sink %s: %s; trying again in %.1f s", self.name, error, wait_s)
         return wait_s
 
-    def close(self) -> None:
-        """Ends the thread and closes the sink; one that does not come back is left to the end of the process."""
+    def end(self) -> None:
+        """Nothing more is begun."""
         self._ending = True
         self.wake()
+
+    def close(self, patience_s: float = 0.0) -> None:
+        """Closes the sink when its thread has ended; one that does not within that time is left alone."""
+        self.end()
         if self._thread is not None:
-            self._thread.join(JOIN_S)
+            self._thread.join(max(patience_s, 0.1))
             if self._thread.is_alive():
                 log.warning("sink %s: does not come to its end", self.name)
                 return

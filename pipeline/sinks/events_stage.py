@@ -23,6 +23,8 @@ LOG_RETRY_S = 1.0
 """While the log's disk is full, it is tried this often; the events wait in the outboxes, in shared memory."""
 FAREWELL_S = 5.0
 """How long a sink that is not connected is waited for once every stream has ended."""
+JOIN_S = 12.0
+"""How long all sinks together may take to come back from what they are doing when everything ends."""
 REMOVE_EVERY_S = 60.0
 KEPT_EVENTS = 10_000
 """Of a log that ends with its run, and therefore lies in memory, the newest are kept and what a sink has not had."""
@@ -57,11 +59,14 @@ class OutboxInlet:
         self._source = source
         self._results = results
         self._bell = bell
+        self._known: tuple[int, int] | None = None
 
     def take(self, event_log: EventLog) -> int:
         self._bell.clear()
-        position, known_lost = event_log.outbox(self._source)
-        self._results.events_taken = position
+        if self._known is None:
+            self._known = event_log.outbox(self._source)
+            self._results.events_taken = self._known[0]
+        position, known_lost = self._known
         last = min(self._results.events_published, position + BATCH)
         events = [event for number in range(position, last) if (event := self._event(number)) is not None]
         lost = self._results.events_lost
@@ -70,6 +75,7 @@ class OutboxInlet:
         elif last == position:
             return 0
         event_log.append(events, outbox=(self._source, last, lost))
+        self._known = last, lost
         self._results.events_taken = last
         return last - position
 
@@ -244,7 +250,10 @@ class EventsStage:
 
     def close(self) -> None:
         for delivery in self._deliveries:
-            delivery.close()
+            delivery.end()
+        give_up_s = time.monotonic() + JOIN_S
+        for delivery in self._deliveries:
+            delivery.close(give_up_s - time.monotonic())
         if self._log is not None:
             self._log.close()
             self._log = None

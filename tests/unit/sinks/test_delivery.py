@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -178,8 +179,21 @@ def test_in_a_thread_of_its_own_it_is_woken(bench: Bench) -> None:
         delivery.wake()
         while delivery.seq < number + 1:
             pass
-    delivery.close()
+    delivery.close(patience_s=10)
     assert sink.got == list(range(1, 21))
+    assert sink.closed
+
+
+def test_a_sink_that_does_not_come_back_is_left_alone(bench: Bench) -> None:
+    sink, stuck = FakeSink(), threading.Event()
+    sink.beat = lambda _: stuck.wait(30)  # type: ignore[method-assign, assignment]
+    delivery = bench.delivery(sink)
+    delivery.start()
+    delivery.close(patience_s=0.2)
+    assert not sink.closed
+    stuck.set()
+    delivery.close(patience_s=10)
+    assert sink.closed
 
 
 def test_a_cursor_is_one_record_of_one_log(tmp_path: Path) -> None:
