@@ -218,17 +218,7 @@ class BareFaces:
         """Opens, goes on with or ends the face's episode."""
         episode = face.episode
         if episode is None:
-            confirmed = face.bare is not None and face.bare_s >= self._config.confirm_s
-            due = face.worn or self._worn_s is None
-            if not (confirmed and due) or self._is_quiet(face, now.stream_s):
-                return []
-            # its track may have begun beside the one that has vanished since
-            old = self._lost_at(face.box, BESIDE_DISTANCE, face.first_s, now, present)
-            if old is None:
-                return [self._open(face, track_id, now.stream_s)]
-            taken = self._handed_over(old, now)
-            face.episode, face.quiet_until_s = taken.episode, taken.quiet_until_s
-            return []
+            return self._begin(face, track_id, now, present)
         if face.masked is not None and face.masked_s >= self._config.clear_s:
             return [self._end(face, face.masked, now.stream_s, "masked")]
         if face.bare is not None:
@@ -238,6 +228,20 @@ class BareFaces:
             episode.number += 1
             return [self._event(face, episode, "update", now.stream_s)]
         return []
+
+    def _begin(self, face: _Face, track_id: int, now: Moment, present: set[int]) -> list[Event]:
+        """Opens an episode where the face is confirmed, unless it is one that is known already."""
+        if face.bare is None or face.bare_s < self._config.confirm_s or self._is_quiet(face, now.stream_s):
+            return []
+        # its track may have begun beside the one that has vanished since
+        old = self._lost_at(face.box, BESIDE_DISTANCE, face.first_s, now, present)
+        if old is not None:
+            had = self._handed_over(old, now)
+            face.episode, face.quiet_until_s, face.worn = had.episode, had.quiet_until_s, face.worn or had.worn
+        due = face.worn or self._worn_s is None
+        if face.episode is not None or not due or self._is_quiet(face, now.stream_s):
+            return []
+        return [self._open(face, track_id, now.stream_s)]
 
     def _open(self, face: _Face, track_id: int, stream_s: float) -> Event:
         assert face.bare is not None

@@ -94,6 +94,15 @@ def test_who_returns_soon_to_the_same_place_raises_nothing_in_the_cool_down() ->
     assert story(play(looks, cooldown_s=10)) == ["new", "gone", "new", "end_of_stream"]
 
 
+def test_a_second_track_on_one_face_is_not_a_second_person() -> None:
+    """The mask in a hand keeps the old track for a moment, the face beside it is a new one."""
+    both = [at(400, MASK), at(435)]
+    looks = span(0, 2, [at(400)]) + span(2, 4, [at(400, MASK)]) + span(4, 4.3, both) + span(4.3, 9, [at(435)])
+    assert story(play(looks)) == ["new", "masked"]
+    masked_before = span(0, 4, [at(400, MASK)]) + span(4, 4.3, both) + span(4.3, 9, [at(435)])
+    assert story(play(masked_before, "mask_removed")) == ["new", "end_of_stream"]
+
+
 def test_somebody_else_elsewhere_is_an_episode_of_its_own() -> None:
     looks = span(0, 2, [at(400)]) + span(2, 5.5, []) + span(5.5, 8, [at(800)])
     events = play(looks)
