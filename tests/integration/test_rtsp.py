@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +158,24 @@ def test_a_wrong_login_is_told_and_corrected(
     told = outcome.stderr + outcome.stdout + (bare_program.cwd / "events.jsonl").read_text() + repr(arguments)
     assert "p@ss" not in told
     assert "p%40ss" not in told
+
+
+def test_a_wrong_login_is_corrected_in_the_site(bare_program: Program, camera_film: Path) -> None:
+    """Its file is changed and taken up by SIGHUP, long before the next attempt would be due."""
+    with RtspServer({"one": [camera_film]}, login=("digest", "me", "right")) as server:
+        path = site(bare_program.cwd, {"gate": {"url": server.url("one", "me:wrong")}}, record=False)
+        run = bare_program.start("run", "--json", path)
+        with run.head("gate") as head:
+            assert await_state(head, "backing_off").reason == "unauthorised"
+            site(bare_program.cwd, {"gate": {"url": server.url("one", "me:right")}}, record=False)
+            os.kill(run.pid, signal.SIGHUP)
+            corrected_ns = now_ns()
+            back = await_state(head, "live")
+            run.signal(signal.SIGINT)
+            outcome = run.finish()
+    print(f"live {since_s(back, corrected_ns):.2f} s after the correction")
+    assert outcome.code == 0, outcome.stderr
+    assert outages(bare_program.cwd) == [("source_lost", "unauthorised"), ("source_live", None)]
 
 
 def test_another_resolution_is_taken_up(bare_program: Program, camera_film: Path, tmp_path: Path) -> None:
