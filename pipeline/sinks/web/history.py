@@ -116,10 +116,6 @@ class History:
         return self._inside(named) if named else None
 
     def _inside(self, named: str) -> Path | None:
-        for folder in self._evidence:
-            path = (folder / named).resolve()
-            if path.is_relative_to(folder) and path.is_file():
-                return path
         path = Path(named).resolve()
         return path if path.is_file() and any(path.is_relative_to(folder) for folder in self._evidence) else None
 
