@@ -89,6 +89,7 @@ class Webhook:
 
     def open(self, log_id: str) -> None:  # noqa: ARG002  a receiver does not tell what it has had
         self.close()
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # it tells whole addresses
         self._pool = urllib3.PoolManager(
             num_pools=1,
             timeout=self._config.timeout_s,
