@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.overlay import Overlay
-from pipeline.sinks.sink import Listener, Looker, Packet, PacketSink, Wish
+from pipeline.sinks.sink import Follower, Listener, Looker, Packet, PacketSink, Wish
 from pipeline.stage import BELL_TIMEOUT_S
 from pipeline.transport.channel import BellListener
 from pipeline.transport.missing import MissingFrames
@@ -110,6 +110,7 @@ class AnnotatorStage:
                 self._pass(seq, time_s)
                 return
             self._hear(time_s)
+            self._follow(result)
             wish = max((outlet.sink.wish(time_s) for outlet in self._working), default=Wish.NOTHING)
             if wish is Wish.NOTHING:
                 self._paused = True
@@ -178,6 +179,13 @@ class AnnotatorStage:
 
         self._each(write)
         self._written += 1
+
+    def _follow(self, result: Result) -> None:
+        def follow(outlet: _Outlet) -> None:
+            if isinstance(outlet.sink, Follower):
+                outlet.sink.follow(result)
+
+        self._each(follow)
 
     def _show(self, image: I420, result: Result, *, drawn: bool) -> None:
         def look(outlet: _Outlet) -> None:

@@ -109,10 +109,12 @@ def _sample_table(data: mmap.mmap, contents: fmp4.Contents) -> tuple[int, bytes]
     sizes: list[int] = []
     offsets: list[int] = []
     keyframes: list[int] = []
+    delays: list[int] = []
     for number, frame in enumerate(fmp4.frames(data, contents.begin), 1):
         stamps.append(max(frame.pts, stamps[-1] + 1) if stamps else frame.pts)
         sizes.append(frame.size)
         offsets.append(frame.offset)
+        delays.append(frame.delay)
         if frame.keyframe:
             keyframes.append(number)
     durations = [after - before for before, after in pairwise(stamps)]
@@ -121,6 +123,7 @@ def _sample_table(data: mmap.mmap, contents: fmp4.Contents) -> tuple[int, bytes]
         b"stbl",
         _copy(data, *fmp4.SAMPLE_TABLE, "stsd"),
         fmp4.full_box(b"stts", 0, _runs(durations)),
+        fmp4.full_box(b"ctts", 0, _runs(delays)) if any(delays) else b"",
         fmp4.full_box(b"stss", 0, _table("I", keyframes)),
         fmp4.full_box(b"stsz", 0, struct.pack(">I", 0), _table("I", sizes)),
         fmp4.full_box(b"stsc", 0, struct.pack(">4I", 1, 1, 1, 1)),

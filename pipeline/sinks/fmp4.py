@@ -32,10 +32,10 @@ _HIGH_PROFILES = {100, 110, 122, 244}
 _SYNC, _NO_SYNC = 0x02000000, 0x01010000
 _DURATION_MAX = 2**32 - 1
 
-# box size, "uuid", id, bytes of the whole fragment, keyframe, seq, pts, time_s, wall_ns
-_NOTE = struct.Struct(">I4s16sI?QqdQ")
+# box size, "uuid", id, bytes of the whole fragment, keyframe, seq, pts, time_s, wall_ns, delay
+_NOTE = struct.Struct(">I4s16sI?QqdQi")
 # moof, mfhd, traf, tfhd, tfdt, trun with one sample
-_MOOF = struct.Struct(">I4s I4sII I4s I4sII I4sIQ I4sIIIIII")
+_MOOF = struct.Struct(">I4s I4sII I4s I4sII I4sIQ I4sIIIIIIi")
 _BOX = struct.Struct(">I4s")
 
 
@@ -49,6 +49,7 @@ class Frame(NamedTuple):
     pts: int
     time_s: float
     wall_ns: int
+    delay: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,10 @@ def fragment(number: int, packet: Packet, decode_time: int, duration: int) -> by
     units = nal_units(packet.data)
     size = 4 * len(units) + sum(map(len, units))
     whole = _NOTE.size + _MOOF.size + _BOX.size + size
-    clocks = (packet.seq, packet.pts, packet.time_s, packet.wall_ns)
+    clocks = (packet.seq, packet.pts, packet.time_s, packet.wall_ns, packet.delay)
     parts = [
         _NOTE.pack(_NOTE.size, b"uuid", _FRAME_ID, whole, packet.keyframe, *clocks),
-        _moof(number, decode_time, min(duration, _DURATION_MAX), size, _SYNC if packet.keyframe else _NO_SYNC),
+        _moof(number, decode_time, min(duration, _DURATION_MAX), size, packet),
         _BOX.pack(_BOX.size + size, b"mdat"),
     ]
     for unit in units:
@@ -277,12 +278,13 @@ def _decoder_configuration(extradata: bytes) -> bytes:
     return b"".join(record)
 
 
-def _moof(number: int, decode_time: int, duration: int, size: int, flags: int) -> bytes:
+def _moof(number: int, decode_time: int, duration: int, size: int, packet: Packet) -> bytes:
+    flags = _SYNC if packet.keyframe else _NO_SYNC
     return _MOOF.pack(
         *(_MOOF.size, b"moof"),
         *(16, b"mfhd", 0, number),
-        *(76, b"traf"),
+        *(80, b"traf"),
         *(16, b"tfhd", 0x020000, 1),
         *(20, b"tfdt", 0x01000000, decode_time),
-        *(32, b"trun", 0x000701, 1, _MOOF.size + _BOX.size, duration, size, flags),
+        *(36, b"trun", 0x01000F01, 1, _MOOF.size + _BOX.size, duration, size, flags, packet.delay),
     )

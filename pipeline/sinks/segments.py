@@ -53,6 +53,7 @@ class Segments:
 
     def _reset(self) -> None:
         self._stream: Stream | None = None
+        self._found: Found | None = None
         self._writer: PartWriter | None = None
         self._cut_s = NEVER_S
         self._done_s = NEVER_S
@@ -72,10 +73,13 @@ class Segments:
             ) from error
         self._storage.do(self._compare)
         stored_s = self._storage.do(lambda archive: archive.last_time_s(self._source, self._run)).result()
-        own_s = [each.part.last_time_s for each in found if each.part.run_id == self._run]
-        self._done_s = max([*own_s, NEVER_S if stored_s is None else stored_s], default=NEVER_S)
+        own = sorted((each for each in found if each.part.run_id == self._run), key=lambda each: each.part.last_time_s)
+        own_s = [each.part.last_time_s for each in own]
+        self._done_s = max([*own_s, NEVER_S if stored_s is None else stored_s])
+        self._found = own[-1] if own else None
         for each in found:
-            self._storage.do(lambda archive, each=each: self._complete(archive, each))  # type: ignore[misc]
+            if each is not self._found:
+                self._storage.do(lambda archive, each=each: self._complete(archive, each))  # type: ignore[misc]
         return None if self._done_s == NEVER_S else self._done_s
 
     def start(self, stream: Stream) -> None:
@@ -107,6 +111,9 @@ class Segments:
 
     def finish(self) -> None:
         self._end_segment()
+        found, self._found = self._found, None
+        if found is not None:
+            self._working.append(self._storage.do(lambda archive: self._complete(archive, found)))
         for future in self._working:
             future.result()
 
@@ -114,19 +121,37 @@ class Segments:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._found is not None:
+            os.close(self._found.fd)
+            self._found = None
         self._storage.close()
 
     # -- segments
 
     def _begin(self, packet: Packet) -> PartWriter:
         assert self._stream is not None, "start comes before write"
-        past_s = packet.wall_ns / 1e9 % self._segment_s
-        self._cut_s = packet.time_s + self._segment_s - past_s
-        if self._segment_s - past_s < SHORTEST * self._segment_s:
-            self._cut_s += self._segment_s
+        said = {"run": self._run, "part": 1, "source": self._source}
+        found, self._found = self._found, None
+        if found is not None:
+            if self._goes_on(found, packet):
+                return PartWriter(found.part.path, self._stream, said, found)
+            self._storage.do(lambda archive: self._complete(archive, found))
+        self._cut_s = self._cut_behind(packet.time_s, packet.wall_ns)
         path = self._free_path(packet.wall_ns)
         path.parent.mkdir(exist_ok=True)
-        return PartWriter(path, self._stream, {"run": self._run, "part": 1, "source": self._source})
+        return PartWriter(path, self._stream, said)
+
+    def _cut_behind(self, time_s: float, wall_ns: int) -> float:
+        """Where a segment that begins there ends: at a multiple of its length on the wall clock."""
+        left_s = self._segment_s - wall_ns / 1e9 % self._segment_s
+        return time_s + left_s + (self._segment_s if left_s < SHORTEST * self._segment_s else 0)
+
+    def _goes_on(self, found: Found, packet: Packet) -> bool:
+        """Whether the part that an earlier process of this run has left is not full yet."""
+        assert self._stream is not None
+        first = found.part.contents.first
+        self._cut_s = self._cut_behind(first.time_s, first.wall_ns)
+        return packet.time_s < self._cut_s and found.part.contents.codec == fmp4.codec(self._stream)
 
     def _free_path(self, wall_ns: int) -> Path:
         at = datetime.fromtimestamp(wall_ns // 10**9, UTC)
@@ -198,7 +223,7 @@ class Segments:
     # -- gaps
 
     def _list_gap(self, packet: Packet) -> None:
-        last = self._last
+        last = self._last or (self._found.part.contents.last if self._found else None)
         if last is None:
             self._storage.do(lambda archive: self._list_first_gap(archive, packet))
         elif packet.time_s - last.time_s >= GAP_MIN_S:

@@ -67,7 +67,8 @@ class Packet:
     """One encoded picture: an access unit of H.264 in Annex B, without the parameter sets, which are the stream's.
 
     keyframe: decoding can start here. seq, time_s, wall_ns: of the frame. pts: ``time_s`` in ``CLOCK_HZ``, strictly
-    increasing; there are no B-frames, so it is the decoding time as well.
+    increasing; there are no B-frames, so it is the decoding time as well. delay: where there are (a camera's own
+    packets), by how much the picture is shown after ``pts``, which is the decoding time then.
     """
 
     data: bytes
@@ -76,6 +77,7 @@ class Packet:
     pts: int
     time_s: float
     wall_ns: int
+    delay: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,14 @@ class Looker(Protocol):
         """Called twice for each frame that will be a packet: with what may leave the machine of it, then with the boxes
         on it. The planes are good until it returns.
         """
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A packet sink that is told every result, also of frames that nobody draws."""
+
+    def follow(self, result: Result) -> None:
+        """Called in order, before anything else happens to the frame."""
 
 
 @runtime_checkable
