@@ -95,9 +95,8 @@ def test_a_playlist_opens_no_file_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "list.m3u8").write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:2,\nfile://{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n"
     )
-    with serving(tmp_path) as base:
-        with pytest.raises(SourceLost):
-            read_all(source_at(f"{base}/list.m3u8"), [])
+    with serving(tmp_path) as base, pytest.raises(SourceLost):
+        read_all(source_at(f"{base}/list.m3u8"), [])
 
 
 def trickle(client: socket.socket) -> None:
