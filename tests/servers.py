@@ -127,6 +127,9 @@ class MqttListener:
     def events(self, prefix: str) -> list[dict[str, Any]]:
         return [json.loads(body) for topic, body, _ in list(self.messages) if topic.startswith(f"{prefix}/events/")]
 
+    def wait_for(self, count: int, prefix: str) -> None:
+        wait_until(lambda: len(self.events(prefix)) >= count, f"{count} events at the broker")
+
     def last(self, topic: str) -> Any:
         """The newest message of that topic, None without any."""
         found = [body for name, body, _ in list(self.messages) if name == topic]

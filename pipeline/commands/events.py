@@ -10,14 +10,18 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import config, resources, wiring
 from pipeline.errors import EXIT_DONE, ConfigError
 from pipeline.transport.run_directory import running
 
+if TYPE_CHECKING:
+    from pipeline.sinks.event_reader import EventReader
+
 BATCH = 1000
 LOOK_EVERY_S = 0.1
+STARTING_MAX_S = 10.0
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -113,9 +117,7 @@ def logged(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     begins = options.since is not None or options.after is not None
     if not runs and not begins and not options.follow:
         raise ConfigError(f"nothing runs there; to see what its log has: --since 2h, or --after 0 ({path})")
-    if runs:
-        _await(path)
-    with contextlib.closing(EventReader(path)) as reader:
+    with contextlib.closing(_opened(path) if runs else EventReader(path)) as reader:
         seq = reader.bounds.newest if not begins else options.after
         if options.since is not None:
             seq = reader.cursor_since(options.since)
@@ -129,11 +131,18 @@ def logged(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 time.sleep(LOOK_EVERY_S)
 
 
-def _await(path: Path) -> None:
-    """A site that has just been started makes its log in a moment."""
-    deadline_s = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < deadline_s:
-        time.sleep(LOOK_EVERY_S)
+def _opened(path: Path) -> EventReader:
+    """The log of a site that may have been started this very moment."""
+    from pipeline.sinks.event_reader import EventReader
+
+    deadline_s = time.monotonic() + STARTING_MAX_S
+    while True:
+        try:
+            return EventReader(path)
+        except ConfigError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(LOOK_EVERY_S)
 
 
 def event_log(where: str | None) -> tuple[Path, bool]:

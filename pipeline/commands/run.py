@@ -46,7 +46,11 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--record", type=Path, metavar="OUT.mp4", help="write annotated video")
     group.add_argument("--overwrite", action="store_true", help="replace OUT.mp4 if it exists")
     group.add_argument("--events", type=Path, metavar="FILE.jsonl", help="append events to a file, one a line")
-    group.add_argument("--publish", metavar="tcp://127.0.0.1:PORT", help="publish events over ZeroMQ")
+    group.add_argument(
+        "--publish",
+        metavar="tcp://127.0.0.1:PORT",
+        help="publish events over ZeroMQ; the next port answers who has missed some",
+    )
     group.add_argument("--web", nargs="?", const="127.0.0.1:8080", metavar="127.0.0.1:PORT", help="show it on a page")
     group.add_argument("--realtime", action="store_true", help="play a file at its own speed, like a camera")
     shared.add_detector(parser)

@@ -168,7 +168,7 @@ def play(program: Program, plan: Plan, disk: Path, *, rng: random.Random) -> Non
         ]
         try:
             outcome = site.run.finish(timeout_s=300)
-            wait_until(lambda: len(mqtt.events(PREFIX)) >= plan.events, "what the broker holds for its subscriber")
+            mqtt.wait_for(plan.events, PREFIX)
         finally:
             for disturbance in disturbances:
                 disturbance.end()
