@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pipeline.errors import FrameExpired
-from pipeline.sinks.canvas import Canvas
-from pipeline.sinks.overlay import Overlay
 from pipeline.sinks.sink import Accepts
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog, latency_quantiles_ms
 from pipeline.transport.ring import Reader
 from pipeline.types import Layout, Result
+
+if TYPE_CHECKING:  # every process reads the configuration, whose sinks are told of views; few look at pictures
+    from pipeline.sinks.canvas import Canvas
+    from pipeline.sinks.overlay import Overlay
 
 SILENT_S = 3.0
 """A source that has shown no frame for so long is not live, whatever it says of itself."""
@@ -107,6 +109,8 @@ class View:
         return None
 
     def _canvas_for(self, layout: Layout) -> Canvas:
+        from pipeline.sinks.canvas import Canvas
+
         if self._canvas is None or self._canvas.layout != layout:
             self._canvas, self._overlay = Canvas(layout), self._create_overlay(layout)
         return self._canvas
@@ -144,6 +148,10 @@ class ViewSink(Protocol):
 
     def step(self) -> float:
         """Does what is due; returns the seconds that it may be left alone."""
+
+    @property
+    def wakers(self) -> Sequence[Any]:
+        """ZeroMQ sockets whose readability means that ``step`` has something to do."""
 
     def close(self) -> None:
         """Safe twice, and after a failed ``open``."""

@@ -33,7 +33,7 @@ class ViewStage:
 
     @property
     def wakers(self) -> Sequence[Any]:
-        return []
+        return self._sink.wakers
 
     @property
     def counters(self) -> dict[str, float]:

@@ -31,6 +31,8 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "webhook": lambda place: {"url": "http://127.0.0.1"},
     "hls": lambda place: {"directory": str(place / "hls")},
     "rtsp_push": lambda place: {"url": f"rtsp://127.0.0.1:{_free_port()}/in"},
+    "frames": lambda place: {"bind": f"tcp://127.0.0.1:{_free_port()}"},
+    "window": lambda place: {},
     "web": lambda place: {"bind": f"127.0.0.1:{_free_port()}"},
 }
 """The least that makes each kind work in a directory."""
@@ -68,7 +70,8 @@ def config(kind: str, tmp_path: Path, far_side: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def make(kind: str, config: Any, tmp_path: Path) -> Callable[[], Any]:
+def make(kind: str, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    monkeypatch.setenv("DISPLAY", ":0")  # a window without pictures does not ask it for anything
     state = tmp_path / "state"
     state.mkdir()
     context = SinkContext("out", "run-1", state, "gate")

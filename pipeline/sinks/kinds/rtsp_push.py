@@ -10,11 +10,9 @@ import time
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-import av
 from pydantic import Field, field_validator
 
-from pipeline.errors import without_credentials
-from pipeline.sinks.rtsp_output import RtspOutput
+from pipeline.errors import Disconnected, without_credentials
 from pipeline.sinks.sink import Accepts, Packet, SinkConfig, SinkContext, Stream, Wish
 
 QUEUED_MAX = 128
@@ -114,6 +112,8 @@ class RtspPush:
     # -- the thread
 
     def _send_all(self) -> None:
+        from pipeline.sinks.rtsp_output import RtspOutput  # it brings FFmpeg with it
+
         waiting, retry_s = self._queue, RETRY_MIN_S
         output: RtspOutput | None = None
         while not self._stopped and (item := waiting.get()) is not None:
@@ -128,9 +128,9 @@ class RtspPush:
                     log.info("sink %s: sending to %s", self._name, self._shown)
                 output.send(packet)
                 retry_s = RETRY_MIN_S
-            except (av.error.FFmpegError, OSError) as error:
+            except Disconnected as error:
                 output = None
-                log.warning("sink %s: %s: %s; trying again", self._name, self._shown, without_credentials(str(error)))
+                log.warning("sink %s: %s: %s; trying again", self._name, self._shown, error)
                 self._may_start_s = time.monotonic() + retry_s * random.uniform(0.8, 1.2)  # noqa: S311
                 self._waiting = True
                 retry_s = min(2 * retry_s, RETRY_MAX_S)

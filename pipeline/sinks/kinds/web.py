@@ -6,11 +6,11 @@ import asyncio
 import ipaddress
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import zmq.asyncio
 from pydantic import Field, field_validator, model_validator
@@ -153,6 +153,10 @@ class Web:
         """Raises ``RuntimeFailure`` where the server has ended by itself."""
         self._check()
         return CHECK_EVERY_S
+
+    @property
+    def wakers(self) -> Sequence[Any]:
+        return []
 
     def close(self) -> None:
         self._open.close()
