@@ -84,6 +84,28 @@ def test_it_goes_on_from_its_state_as_if_never_interrupted(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", plugins.kinds("rule"))
+def test_an_outage_raises_nothing_and_every_episode_ends_once(kind: str) -> None:
+    """Interrupted at half time for a minute: what was open ends, and the same people begin nothing new by that."""
+    rule, given, half, away_s = make(kind), results(), 6 * FPS, 60.0
+    events = play(rule, given[:half]) + rule.finish(given[half - 1].frame, "source_lost")
+    rule.resume(away_s)
+    shift = {"time_s": away_s, "wall_ns": round(away_s * 1e9)}
+    later = [
+        msgspec.structs.replace(
+            result,
+            frame=msgspec.structs.replace(
+                result.frame, **{name: getattr(result.frame, name) + by for name, by in shift.items()}
+            ),
+        )
+        for result in given[half:]
+    ]
+    assert [event.phase for event in play(rule, later)] == []
+    assert rule.finish(later[-1].frame, "stopped") == []
+    began = [event.id for event in events if event.phase == "new"]
+    assert sorted(event.id for event in events if event.phase == "end") == sorted(began)
+
+
+@pytest.mark.parametrize("kind", plugins.kinds("rule"))
 @pytest.mark.parametrize("state", [None, 3, {"nonsense": 1}, []])
 def test_a_foreign_state_is_refused(kind: str, state: Any) -> None:
     with pytest.raises(ValueError, match="state"):
