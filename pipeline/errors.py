@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 
-_CREDENTIALS = re.compile(r"(:/{1,2})\S*@")
+_LOGIN = re.compile(r"(?<=:/)/?(?P<secret>[^\s/]\S*)@")
+_PARAMETER = re.compile(r"(?i)\b(?:password|passwd|pwd|passphrase|token|secret)=(?P<secret>[^\s&;,/'\"]+)")
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -57,6 +58,19 @@ class FrameExpired(PipelineError):
     """The frame's slot was overwritten before or while it was used; what was read from it must be thrown away."""
 
 
+def credentials_in(text: str) -> list[tuple[int, int]]:
+    """Where in ``text`` logins of addresses stand, and parameters that hold passwords: (first, end), in order."""
+    spans = [match.span("secret") for pattern in (_LOGIN, _PARAMETER) for match in pattern.finditer(text)]
+    spans.sort()
+    apart: list[tuple[int, int]] = []
+    for first, end in spans:
+        if not apart or first >= apart[-1][1]:
+            apart.append((first, end))
+    return apart
+
+
 def without_credentials(text: str) -> str:
     """``rtsp://user:password@camera`` → ``rtsp://***@camera``: how an address is shown, anywhere in a text."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    for first, end in reversed(credentials_in(text)):
+        text = f"{text[:first]}***{text[end:]}"
+    return text

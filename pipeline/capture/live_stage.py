@@ -65,6 +65,7 @@ class LiveCaptureStage:
         self._writer: Writer | None = None
         self._last_s = float("-inf")
         self._frames = 0
+        self._began_s = float("inf")
         self._lost_ns = 0
         self._complained: str | None = None
         self._damage_told = False
@@ -98,8 +99,9 @@ class LiveCaptureStage:
             undecoded = self._source.undecoded
             if undecoded != self._head.undecoded:
                 self._head.undecoded = undecoded
-        silent_s = self._clock_s() - self._source.heard_s
-        if self._connection.state != "backing_off" and silent_s > self._source.stall_s + STUCK_S:
+            waiting = self._connection.state == "backing_off"
+        silent_s = self._clock_s() - max(self._source.heard_s, self._began_s)
+        if not waiting and silent_s > self._source.stall_s + STUCK_S:
             raise RuntimeError(f"FFmpeg has not come back for {silent_s:.0f} s")
         return BELL_TIMEOUT_S
 
@@ -120,6 +122,7 @@ class LiveCaptureStage:
         with self._lock:
             if self._stop.is_set():
                 return
+            self._began_s = self._clock_s()
             self._connection.connecting()
         try:
             self._source.open()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import without_credentials
+from pipeline.errors import credentials_in
 
 _ARG_START, _ARG_END = 45, 46
 """Fields of /proc/self/stat behind the process's name (proc(5) counts them from 3)."""
@@ -20,15 +20,19 @@ def conceal(arguments: Sequence[str]) -> None:
     Before that they stood there for the moment of a start, and they are in the shell's history: ``login_env`` and
     ``login_file`` are better.
     """
-    concealed = [(argument, without_credentials(argument)) for argument in arguments]
-    secret = [argument for argument, shown in concealed if argument != shown]
+    secret = [argument for argument in arguments if _spans(argument)]
     if not secret or sys.platform != "linux":
         return
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
     shown = ctypes.string_at(start, end - start)
-    for argument in map(os.fsencode, secret):
-        at = shown.find(argument)
-        if at >= 0:
-            first = argument.index(b":/") + len(b"://")
-            ctypes.memset(start + at + first, ord("*"), argument.rindex(b"@") - first)
+    for argument in secret:
+        at = shown.find(os.fsencode(argument))
+        for first, last in _spans(argument) if at >= 0 else ():
+            before, covered = len(os.fsencode(argument[:first])), len(os.fsencode(argument[first:last]))
+            ctypes.memset(start + at + before, ord("*"), covered)
+
+
+def _spans(argument: str) -> list[tuple[int, int]]:
+    """An argument is one address, whatever spaces are in it."""
+    return credentials_in(argument.replace(" ", "_"))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.capture.live_stage import LiveCaptureStage
+from pipeline.capture.live_stage import STUCK_S, LiveCaptureStage
 from pipeline.capture.source import Pacing, SourceLost
 from pipeline.transport.head import Head
 from pipeline.types import Picture, SourceReason
 from tests.cameras import await_state, changes
 from tests.runs import wait_until
-from tests.unit.stages.fakes import FakeBell, as_bell, grey, head_in
+from tests.unit.stages.fakes import FakeBell, FakeClock, as_bell, grey, head_in
 
 LOSSES: dict[str, SourceReason] = {"refused": "refused", "ended": "ended", "timeout": "timeout"}
 
@@ -187,3 +187,24 @@ def test_a_stream_that_has_ended_is_not_opened_again(head: Head) -> None:
     assert stage.step() is None
     stage.close()
     assert source.opened == 0
+
+
+def test_what_never_comes_back_takes_the_process_down_but_waiting_for_others_does_not(head: Head) -> None:
+    clock = FakeClock()
+    head.held = True
+    source = FakeLive([(".", "hangs")])
+    source.heard_s = 0
+    stage = LiveCaptureStage("capture/gate", source, head, as_bell(FakeBell()), clock_ns=clock)
+    stage.open()
+    clock.pass_s(1000)
+    stage.step()
+    head.held = False
+    wait_until(lambda: head.next_seq == 1, "the first frame", 30)
+    source.heard_s = clock.now_ns / 1e9
+    clock.pass_s(source.stall_s + STUCK_S - 1)
+    stage.step()
+    clock.pass_s(2)
+    with pytest.raises(RuntimeError, match="has not come back for 66 s"):
+        stage.step()
+    source.release.set()
+    stage.close()
