@@ -75,6 +75,7 @@ class LiveCaptureStage:
             return
         self._writer = Writer(self._head, lossless=False)
         self._origin_ns = self._head.origin_ns(self._clock_ns())
+        self._undecoded_before = self._head.undecoded
         self._head.start_wall_ns(self._wall_clock_ns())
         last_s = self._writer.last_time_s()
         self._last_s = self._last_s if last_s is None else last_s
@@ -96,9 +97,7 @@ class LiveCaptureStage:
                 self._connection.ended()
                 return None
             self._connection.check()
-            undecoded = self._source.undecoded
-            if undecoded != self._head.undecoded:
-                self._head.undecoded = undecoded
+            self._head.undecoded = self._undecoded_before + self._source.undecoded
             waiting = self._connection.state == "backing_off"
         silent_s = self._clock_s() - max(self._source.heard_s, self._began_s)
         if not waiting and silent_s > self._source.stall_s + STUCK_S:
@@ -157,7 +156,8 @@ class LiveCaptureStage:
             writer.publish(
                 time_s=time_s, captured_ns=self._clock_ns(), wall_ns=self._wall_clock_ns(), corrupt=picture.corrupt
             )
-            self._bell.ring()
+            if not self._head.busy:
+                self._bell.ring()
         self._last_s = time_s
         self._frames += 1
 

@@ -170,6 +170,7 @@ def test_a_fault_of_ours_takes_the_stage_down(head: Head) -> None:
 def test_a_restarted_capture_goes_on_behind_the_last_frame(head: Head) -> None:
     for frames in (2, 4):
         source = FakeLive([("..", "hangs")])
+        source.undecoded = 3
         stage = stage_of(source, head)
         run_until(stage, head, frames, 1, source)
         source.release.set()
@@ -177,6 +178,7 @@ def test_a_restarted_capture_goes_on_behind_the_last_frame(head: Head) -> None:
     times = [head.ref(seq).time_s for seq in range(4)]
     assert times == sorted(set(times))
     assert times[-1] < 60
+    assert head.undecoded == 6
 
 
 def test_a_stream_that_has_ended_is_not_opened_again(head: Head) -> None:
