@@ -58,6 +58,16 @@ def test_a_reconnect_raises_nothing_until_the_picture_has_settled() -> None:
     assert kinds(feed(stream, looks(30.4 + SETTLE_S, 33 + SETTLE_S), 200)[1]) == [("no_mask", "new", None)]
 
 
+def test_whoever_sits_through_an_outage_is_told_again_only_behind_the_cool_down() -> None:
+    """The cool-down stands still while nobody can look, however long that is."""
+    stream = analytics(cooldown_s=30)
+    feed(stream, looks(0, 2))
+    change(stream, "lost", 2.0)
+    change(stream, "live", 600.0)
+    assert feed(stream, looks(600, 625), 50)[1] == []
+    assert kinds(feed(stream, looks(625, 640), 1000)[1]) == [("no_mask", "new", None)]
+
+
 def test_a_frame_is_proof_enough_that_the_source_is_live() -> None:
     stream = analytics()
     change(stream, "lost", 0.0)

@@ -36,10 +36,10 @@ def look(video: str, frames: int, models_dir: Path) -> list[Seen]:
         detector.close()
 
 
-def episodes(seen: Sequence[Seen], every: int) -> list[Event]:
+def episodes(seen: Sequence[Seen], every: int, kind: str = "no_mask", **config: float) -> list[Event]:
     """The events where only one frame of ``every`` is looked at."""
-    rule = plugins.load("rule", "no_mask")
-    stream = build("gate", ("mask", "no_mask"), {"no_mask": (rule, rule.config())}, id_factory(b"run"))
+    rule = plugins.load("rule", kind)
+    stream = build("gate", ("mask", "no_mask"), {kind: (rule, rule.config(**config))}, id_factory(b"run"))
     events: list[Event] = []
     for seq, (time_s, found, size_wh) in enumerate(seen):
         skipped = seq % every != 0
@@ -58,6 +58,16 @@ def test_four_people_who_put_masks_on_end_their_episodes_and_the_painting_behind
         assert sorted(event.reason or "" for event in ends) == ["end_of_stream", *["masked"] * 4]
         assert all(event.stream_s < 1 for event in events if event.phase == "new")
         assert all("01.4" < (event.t_end or "")[17:] < "02.3" for event in ends if event.reason == "masked")
+
+
+def test_backwards_they_take_them_off(models_dir: Path) -> None:
+    forwards = look("mask_four_people_donning_960x506.mp4", 68, models_dir)
+    last_s = forwards[-1][0]
+    seen = [(last_s - time_s, found, size_wh) for time_s, found, size_wh in reversed(forwards)]
+    for every in (1, 5):
+        events = episodes(seen, every, "mask_removed", worn_s=0.5)
+        assert [event.phase for event in events] == ["new"] * 4 + ["end"] * 4
+        assert {event.reason for event in events[4:]} == {"end_of_stream"}
 
 
 def test_a_man_without_a_mask_is_one_episode(models_dir: Path) -> None:
