@@ -12,6 +12,7 @@ A site becomes these stages, from the sinks to the captures:
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from pipeline.stage import Stage
 from pipeline.transport import shared
 from pipeline.transport.channel import Bell, BellListener, ipc
 from pipeline.transport.head import DETACHED, LOSSLESS, Head
+from pipeline.transport.packet_ring import PacketRing
 from pipeline.transport.results import EVENTS_WAITING, OUTBOX, ResultLog
 from pipeline.transport.ring import Reader
 from pipeline.types import Layout
@@ -42,6 +44,8 @@ EVENT_LOG = "events.sqlite"
 LOGGED = ("events", "log")
 """The bell that says that the event log has something new."""
 SPOOL = "spool"
+PACKET_BYTES = 8_000_000
+"""Room for a source's own packets on their way to the disk: eight seconds at 8 Mbit/s."""
 CAPTURE, INFERENCE, ANNOTATOR, VIEWER = "capture", "inference", "annotator", "viewer"
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -132,6 +136,16 @@ def _is_logged(site: Site, source: str) -> bool:
     return any(spec.name == "events" and source in spec.sources for spec in stages(site))
 
 
+def _is_tapped(site: Site, source: str) -> bool:
+    """Whether somebody stores what the source sends, untouched."""
+    sinks = _sinks(site, site.pipelines[site.pipeline_of(source)], "packets")
+    return any(getattr(part.config, "untouched", False) for part in sinks.values())
+
+
+def _packets(run_dir: Path, source: str) -> Path:
+    return run_dir / f"{source}.originals"
+
+
 def check(site: Site, models_dir: Path | None) -> None:
     """What can be known to be wrong beside the configuration's own text, before anything starts.
 
@@ -186,6 +200,8 @@ def prepare_source(site: Site, source: str, run_dir: Path) -> None:
             head.reopen()
         return
     Head.create(run_dir, source, readers).close()
+    if _is_tapped(site, source):
+        PacketRing.create(_packets(run_dir, source), PACKET_BYTES).close()
     results = ResultLog.create(run_dir, source, max(OUTBOX, -(-EVENTS_WAITING // len(site.sources))))
     if _is_logged(site, source):
         (run_dir / SPOOL).mkdir(exist_ok=True)
@@ -222,7 +238,19 @@ def _capture(site: Site, source_id: str, place: Place) -> Stage:
     source = part.plugin.create(part.config, source_id)
     stage = LiveCaptureStage if source.pacing == "live" else CaptureStage
     head, bell = Head.attach(place.run_dir, source_id), place.bell(source_id, "frame")
+    if _is_tapped(site, source_id):
+        source.tap = _tap(head, PacketRing.attach(_packets(place.run_dir, source_id)), source.pacing)
     return stage(f"capture/{source_id}", source, head, bell, curtain=Curtain(private) if private else None)
+
+
+def _tap(head: Head, ring: PacketRing, pacing: str) -> PacketTap:
+    from pipeline.capture.tap import PacketTap
+
+    def wall_ns(time_s: float) -> int:
+        return head.start_wall_ns(time.time_ns()) + round(time_s * 1e9) if pacing == "lossless" else time.time_ns()
+
+    origin_s = head.origin_ns(time.monotonic_ns()) / 1e9 if pacing == "live" else 0.0
+    return PacketTap(ring, origin_s=origin_s, wall_ns=wall_ns)
 
 
 def _inference(site: Site, name: str, place: Place) -> Stage:
@@ -311,6 +339,8 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
         context = SinkContext(name, place.run_id, state_dir, source_id, place.restarted, labels)
         if logged:
             context = replace(context, tell=spool.tell)
+        if getattr(part.config, "untouched", False):
+            context = replace(context, packets=_packets(place.run_dir, source_id))
         sinks.append(part.plugin.create(part.config, context))
     return AnnotatorStage(
         f"{ANNOTATOR}/{source_id}",
@@ -319,17 +349,17 @@ def _annotator(site: Site, source_id: str, place: Place) -> Stage:
         place.listener(source_id, "result"),
         sinks,
         create_encoder=lambda layout: Encoder(layout, encoder),
-        create_overlay=_overlays(site, source_id, place),
+        create_overlay=overlays(site, source_id, place.models_dir),
         on_finish=spool.end if logged else None,
     )
 
 
-def _overlays(site: Site, source_id: str, place: Place) -> Callable[[Layout], Overlay]:
+def overlays(site: Site, source_id: str, models_dir: Path | None) -> Callable[[Layout], Overlay]:
     """Whoever shows this source's pictures draws them by this."""
     from pipeline.sinks.overlay import Overlay
 
     pipeline = site.pipelines[site.pipeline_of(source_id)]
-    labels = _labels(site, pipeline, place.models_dir)
+    labels = _labels(site, pipeline, models_dir)
     return lambda layout: Overlay(layout, source_id, labels, pipeline.blur)
 
 
@@ -344,7 +374,7 @@ def _viewer(site: Site, name: str, place: Place) -> Stage:
     def create_site() -> SiteView:
         return SiteView(
             site.name,
-            {source: View(place.run_dir, source, _overlays(site, source, place)) for source in sources},
+            {source: View(place.run_dir, source, overlays(site, source, place.models_dir)) for source in sources},
             packets={source: live.address(place.run_dir, source) for source in sources},
             bells={source: ipc(place.run_dir / f"{source}.result-bell") for source in sources},
             event_log=event_log_path(site, place.run_dir),

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from pipeline.config import Site
 from pipeline.report import SourceFigures
 
 SHOW_EVERY_S, LOG_EVERY_S = 0.25, 10.0
@@ -44,6 +45,9 @@ class Progress:
             # Lines of the log go above the bar.
             root.handlers = [RichHandler(console=self._console, show_time=False, show_path=False)]
         return self
+
+    def begin(self, site: Site) -> None:
+        """Any site is shown in the same way."""
 
     def show(self, figures: Mapping[str, SourceFigures]) -> None:
         now_s = time.monotonic()

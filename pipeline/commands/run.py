@@ -16,10 +16,11 @@ from typing import Any
 from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.commands.progress import Progress
+from pipeline.commands.view import TerminalView
 from pipeline.config import Site
 from pipeline.errors import ConfigError, PipelineError, without_credentials
 from pipeline.report import Report
-from pipeline.supervisor import Observer, Supervisor
+from pipeline.supervisor import Supervisor
 from pipeline.transport.run_directory import AlreadyRunning, running
 
 DEMO = "demo.yaml"
@@ -54,6 +55,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--web", nargs="?", const="127.0.0.1:8080", metavar="127.0.0.1:PORT", help="show it on a page")
     group.add_argument("--realtime", action="store_true", help="play a file at its own speed, like a camera")
     shared.add_detector(parser)
+    parser.add_argument("--view", action="store_true", help="show pictures and status on the terminal")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.set_defaults(main=main)
 
@@ -61,8 +63,8 @@ def add_parser(commands: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     started_ns = time.monotonic_ns()
     try:
-        with Progress(sys.stderr) as progress:
-            report = _run(options, progress.show)
+        with TerminalView(options.models_dir) if options.view else Progress(sys.stderr) as display:
+            report = _run(options, display)
     except PipelineError as error:
         if options.json:
             print(json.dumps(refused(error, started_ns).as_json()))
@@ -87,14 +89,15 @@ def refused(error: PipelineError, started_ns: int) -> Report:
     )
 
 
-def _run(options: argparse.Namespace, observe: Observer) -> Report:
+def _run(options: argparse.Namespace, display: Progress | TerminalView) -> Report:
     """Quick runs of one file side by side get numbers; another one may take the number while this one starts."""
     taken: set[int] = set()
     while True:
         site = _site(options, taken)
+        display.begin(site)
         try:
             reload = partial(_site, options, taken) if options.site else None
-            return Supervisor(site, models_dir=options.models_dir, observe=observe, reload=reload).run()
+            return Supervisor(site, models_dir=options.models_dir, observe=display.show, reload=reload).run()
         except AlreadyRunning:
             if not options.source:
                 raise
