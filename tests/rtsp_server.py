@@ -79,8 +79,8 @@ class RtspServer:
     ) -> None:
         if reason := _missing():
             pytest.skip(f"needs GStreamer's RTSP server ({reason}); install: apt-get install {PACKAGES}")
-        files = {name: [str(path) for path in paths] for name, paths in cameras.items()}
-        self._settings: dict[str, Any] = {"cameras": files, "login": login, "codec": codec, "fps": fps, "lost": lost}
+        self._settings: dict[str, Any] = {"login": login, "fps": fps, "lost": lost}
+        self.change(cameras, codec)
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
 
@@ -123,6 +123,11 @@ class RtspServer:
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def change(self, cameras: Mapping[str, Sequence[Path]], codec: str) -> None:
+        """What it shows, and how encoded, from its next start on."""
+        files = {name: [str(path) for path in paths] for name, paths in cameras.items()}
+        self._settings |= {"cameras": files, "codec": codec}
 
     def show(self, camera: str, film: int) -> None:
         """Goes on with another of the camera's files, at the next key frame."""
