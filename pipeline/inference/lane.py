@@ -129,7 +129,11 @@ class Lane:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a frame to look at, or to pass over."""
+        """Whether there is a frame to look at."""
+        return self._has_next and self._passing() is None
+
+    @property
+    def _has_next(self) -> bool:
         return self.head.next_seq > self.cursor and self.may_start
 
     @property
@@ -142,22 +146,21 @@ class Lane:
 
     def pass_over(self) -> None:
         """Frames that nobody is to look at need no worker."""
-        if self.head.waits and not self.pace.limited:
-            return
-        passed = 0
-        while self.ready:
-            ref = self._ref(self.cursor)
-            if not self.head.waits and self.head.damaged(ref.seq):
-                reason = "corrupt"
-            elif not self.pace.due(ref.time_s, self.looked):
-                reason = "rate"
-            else:
-                break
-            self.pending.append(Pending(ref, reason=reason, done=True))
+        passed = False
+        while self._has_next and (reason := self._passing()) is not None:
+            self.pending.append(Pending(self._ref(self.cursor), reason=reason, done=True))
             self.cursor += 1
-            passed += 1
+            passed = True
         if passed:
             self.commit_ready()
+
+    def _passing(self) -> str | None:
+        """Why the next frame is not to be looked at, if it is not."""
+        if not self.head.waits and self.head.damaged(self.cursor):
+            return "corrupt"
+        if self.pace.limited and not self.pace.due(self._ref(self.cursor).time_s, self.looked):
+            return "rate"
+        return None
 
     def take(self) -> Pending:
         """The frame to look at, which is done already where it turns out that it is not to be; at least one is due."""

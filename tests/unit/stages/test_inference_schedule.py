@@ -13,7 +13,7 @@ from pipeline.inference.schedule import Pace, StillScene
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog, latency_quantiles_ms
 from pipeline.transport.ring import Writer
-from pipeline.types import Layout, Result, Track
+from pipeline.types import FrameRef, Layout, Result, Track
 from tests.runs import wait_until
 from tests.unit.stages.fakes import (
     FakeAnalytics,
@@ -152,6 +152,25 @@ def test_a_late_look_is_at_the_newest_frame_and_only_missed_looks_are_overload(d
     assert inference.detector.shown == [0, 12, 17]
     assert inference.reasons()[13:] == ["rate"] * 4 + [None]
     inference.stage.close()
+
+
+def test_a_frame_that_comes_at_any_moment_is_looked_at_only_when_it_is_due(directory: Path) -> None:
+    """Frames are published by another thread, as fast as it can, while the stage steps."""
+    writer = writer_in(directory, lossless=False)
+    inference = Inference(directory)
+    publishing = threading.Thread(target=publish, args=(writer, 600))
+    publishing.start()
+    inference.until(lambda: not publishing.is_alive() and inference.results.published == 600, "all results")
+    looked = [frame.time_s for seq in range(600 - 250, 600) if (frame := _looked_at(inference, seq)) is not None]
+    intervals = [Pace(5).interval(time_s) for time_s in looked]
+    assert len(set(intervals)) == len(intervals)
+    assert inference.results.detected <= 120
+    inference.stage.close()
+
+
+def _looked_at(inference: Inference, seq: int) -> FrameRef | None:
+    result = inference.results.result(seq)
+    return result.frame if result.detected else None
 
 
 def test_a_damaged_frame_is_not_looked_at_and_does_not_count_as_a_look(directory: Path) -> None:
