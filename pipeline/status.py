@@ -111,6 +111,10 @@ class Monitor:
         """Of each source of the report before, see ``ResultLog``."""
         return {source: log.latency_counts for source, log in self._gauges.results.items()} if self._gauges else {}
 
+    def begun_counts(self) -> dict[str, NDArray[np.int64]]:
+        """The same of the ages of frames when a look at them began."""
+        return {source: log.age_counts for source, log in self._gauges.results.items()} if self._gauges else {}
+
     def _attached(self, sources: list[str]) -> Gauges:
         """Sources may come and go while a site runs."""
         if self._gauges is None or list(self._gauges.heads) != sources:

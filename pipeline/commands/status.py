@@ -20,6 +20,8 @@ from pipeline.status import Monitor, SiteReport, SourceReport, StageReport
 from pipeline.transport.run_directory import running
 
 EVERY_S = 1.0
+WIDTH = 140
+"""Characters, where it is not shown on a terminal."""
 _COLOURS = {
     "live": "green", "running": "green", "connecting": "yellow", "starting": "yellow", "waiting": "yellow",
     "stalled": "yellow", "backing_off": "red", "failed": "red",
@@ -48,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
         if options.json:
             print(msgspec.json.encode(report).decode())
             return EXIT_DONE
-        console = Console(file=sys.stdout)
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
         if options.once:
             console.print(table(report))
             return EXIT_DONE
