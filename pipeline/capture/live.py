@@ -238,7 +238,7 @@ class LiveFeed(ABC):
         self.stall_s = stall_s
         self.reconnect_max_s = reconnect_max_s
         self._video: LiveVideo | None = None
-        self._opened_s = time.monotonic()
+        self._heard_s = time.monotonic()
         self._undecoded = 0
 
     @abstractmethod
@@ -247,7 +247,7 @@ class LiveFeed(ABC):
 
     def open(self) -> None:
         self.close()
-        self._opened_s = time.monotonic()
+        self._heard_s = time.monotonic()
         self._video = self.connect()
 
     def seek(self, seq: int, last_s: float | None = None) -> None:  # noqa: ARG002
@@ -258,8 +258,10 @@ class LiveFeed(ABC):
         return self._video.read()
 
     def close(self) -> None:
-        video, self._video = self._video, None
+        video = self._video
         if video is not None:
+            self._heard_s = video.heard_s
+            self._video = None
             self._undecoded += video.undecoded
             video.close()
             del video
@@ -268,7 +270,7 @@ class LiveFeed(ABC):
     @property
     def heard_s(self) -> float:
         video = self._video  # another thread may close it meanwhile
-        return self._opened_s if video is None else video.heard_s
+        return self._heard_s if video is None else video.heard_s
 
     @property
     def undecoded(self) -> int:
