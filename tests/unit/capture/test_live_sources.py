@@ -158,6 +158,20 @@ def test_a_live_video_reads_what_a_device_would_give() -> None:
     video.close()
 
 
+def test_a_feed_remembers_when_it_was_heard_of_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches it must not take the moment between two connections for a long silence."""
+    source = camera.create(camera.Config(), "desk")
+    monkeypatch.setattr(source, "connect", pattern)
+    source.open()
+    opened_s = source.heard_s
+    for _ in range(5):
+        source.read()
+    heard_s = source.heard_s
+    assert heard_s > opened_s
+    source.close()
+    assert source.heard_s == heard_s
+
+
 def test_the_end_of_a_live_video_is_a_loss() -> None:
     video = pattern("testsrc2=size=64x48:rate=25:duration=0.12")
     for _ in range(3):
