@@ -243,6 +243,7 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
         file.operation,
     )  # fmt: skip
     _check_zones(site, errors)
+    _check_untouched(site, errors)
     _check_claims(site, errors)
     refuse(errors, origin, raw)
     return site
@@ -345,6 +346,22 @@ def _check_zones(site: Site, errors: list[str]) -> None:
                         f"pipelines.{name}.rules[{i}]: {rule} looks at zone {zone!r}, which this pipeline has not; "
                         f"there are: {there}"
                     )
+
+
+def _check_untouched(site: Site, errors: list[str]) -> None:
+    """What is stored as the source sends it needs a source that sends something, and hides nothing."""
+    for name, pipeline in site.pipelines.items():
+        for i, sink in enumerate(pipeline.sinks):
+            if not getattr(site.sinks[sink].config, "untouched", False):
+                continue
+            path = f"pipelines.{name}.sinks[{i}]: {sink} stores what a source sends, as it is"
+            hides = [key for key, on in (("privacy", pipeline.privacy), ("blur", pipeline.blur != "none")) if on]
+            errors.extend(f"{path}, and that {key} cannot change; use overlay: burn" for key in hides)
+            errors.extend(
+                f"{path}, and {source} (kind {site.sources[source].kind}) sends nothing; use overlay: burn"
+                for source in pipeline.sources
+                if not getattr(site.sources[source].config, "sends_packets", False)
+            )
 
 
 def _check_claims(site: Site, errors: list[str]) -> None:

@@ -35,6 +35,7 @@ from pipeline.transport.ring import Reader
 from pipeline.types import Layout
 
 if TYPE_CHECKING:
+    from pipeline.capture.tap import PacketTap
     from pipeline.inference.model_card import ModelCard
     from pipeline.inference.weights import RuntimeFiles
     from pipeline.sinks.overlay import Overlay

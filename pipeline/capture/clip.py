@@ -15,6 +15,7 @@ from pipeline.capture.clock import StreamClock
 from pipeline.capture.convert import Converter
 from pipeline.capture.decode import Video, reason_of
 from pipeline.capture.jump import Timeline
+from pipeline.capture.tap import PacketTap
 from pipeline.errors import SourceBroken
 from pipeline.types import Picture
 
@@ -48,14 +49,17 @@ class Clip(Protocol):
 class VideoClip:
     """A video as pictures with times."""
 
-    def __init__(self, video: Video, name: str, start: Fraction = Fraction(0)) -> None:
-        """start: time of the first picture, in seconds."""
+    def __init__(self, video: Video, name: str, start: Fraction = Fraction(0), tap: PacketTap | None = None) -> None:
+        """start: time of the first picture, in seconds. tap: gets the packets as they are."""
         self._video = video
         self._name = name
         self._clock = StreamClock(video.declared_rate, start)
         self._converter = Converter()
         self._count = 0
         self._time_s = float(start)
+        self._tap = tap
+        if tap is not None:
+            video.tap(tap)
         self.start_wall_ns = _creation_ns(video.metadata.get("creation_time"))
 
     def read(self) -> Picture | None:
@@ -68,6 +72,9 @@ class VideoClip:
             raise SourceBroken(
                 f"{self._name}: pictures of {frame.format.name} cannot be converted: {reason_of(error)}"
             ) from error
+        stamp = self._video.timestamp(frame)
+        if self._tap is not None and stamp is not None:
+            self._tap.picture(float(stamp * self._video.time_base), self._time_s, image.layout)
         return Picture(image, self._time_s, frame.is_corrupt)
 
     def skip(self) -> bool:

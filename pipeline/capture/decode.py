@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.capture.jump import Timeline, scan
+from pipeline.capture.tap import PacketTap
 from pipeline.errors import ConfigError, StartupError, without_credentials
 
 _FAILURES_MAX = 100
@@ -99,6 +100,7 @@ class Video:
         self._frames = self._decode()
         self._reached_s = Fraction(0)
         self._failure: str | None = None
+        self._tap: PacketTap | None = None
         self.damaged_packets = 0
         """Packets that the decoder refused; each is a picture that is missing."""
 
@@ -135,6 +137,11 @@ class Video:
         # AVI numbers its chunks in decoding order, so that what FFmpeg passes on as pts jumps back and forth.
         return frame.dts if self._format == "avi" else frame.pts
 
+    def tap(self, tap: PacketTap) -> None:
+        """From the next packet on ``tap`` gets each as it is."""
+        tap.begin(self._stream)
+        self._tap = tap
+
     def read(self) -> VideoFrame | None:
         """The next frame; None at the end, good or not: ``broken_off`` tells."""
         return next(self._frames, None)
@@ -161,6 +168,8 @@ class Video:
         for packet in self._packets():
             if packet is not None and packet.stream_index != self._stream.index:
                 continue
+            if self._tap is not None and packet is not None:
+                self._tap.packet(packet)
             try:
                 frames = self._stream.codec_context.decode(packet)
             except FFmpegError as error:

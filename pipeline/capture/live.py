@@ -22,13 +22,16 @@ from pipeline.capture.clock import LiveClock
 from pipeline.capture.convert import Converter
 from pipeline.capture.decode import ffmpeg_messages, only_video, reason_of
 from pipeline.capture.source import Pacing, SourceLost
+from pipeline.capture.tap import PacketTap
 from pipeline.errors import ConfigError, without_credentials
 from pipeline.types import Picture, SourceReason
 
 PICTURELESS_S = 30.0
 """Packets that give no clean picture for so long are not video that anybody can watch; key frames may be rare."""
-LAG_MAX_S, LAG_OVER_S = 0.6, 0.2
-"""So late, pictures are left out of decoding; and in again where they are no later than that, at a key frame."""
+LAG_MAX_S, IDLE_MIN, IDLE_ENOUGH = 0.6, 0.05, 0.4
+"""Pictures are left out of decoding where they are so late and it never waits for one (shares of its time), and are in
+again, from a key frame on, where it has time enough.
+"""
 LEAVE_OUT: tuple[Literal["DEFAULT", "NONREF", "NONKEY"], ...] = ("DEFAULT", "NONREF", "NONKEY")
 """What is decoded under ever more load: all, those that others refer to, key frames."""
 LOOK_AGAIN_S = 2.0
@@ -86,8 +89,8 @@ class LiveVideo:
         self._stall_s = stall_s
         self._stack = ExitStack()
         self._messages = self._stack.enter_context(ffmpeg_messages())
-        self.heard_s = self._picture_s = self._leveled_s = time.monotonic()
-        self._waited_s = 0.0
+        self.heard_s = self._picture_s = self._since_s = time.monotonic()
+        self._waited_s = self._idle_s = self._lag_s = 0.0
         try:
             self._container = self._open(target, format_, options)
             self._stream = only_video(self._container, name)
@@ -103,6 +106,7 @@ class LiveVideo:
         self._clock = LiveClock()
         self._converter = Converter()
         self._level = 0
+        self._tap: PacketTap | None = None
         self._messages.clear()
         self.undecoded = 0
 
@@ -115,6 +119,11 @@ class LiveVideo:
             raise self._lost(error) from None  # FFmpeg's own error holds the address and with it the password
         self._stack.callback(container.close)
         return container
+
+    def tap(self, tap: PacketTap) -> None:
+        """From the next packet on ``tap`` gets each as it is."""
+        tap.begin(self._stream)
+        self._tap = tap
 
     def read(self) -> Picture:
         """The next picture; its time is on the monotonic clock. Raises ``SourceLost``."""
@@ -140,6 +149,7 @@ class LiveVideo:
                 raise self._lost(error) from None
             now_s = time.monotonic()
             self._waited_s += now_s - asked_s
+            self._idle_s += now_s - asked_s
             # at its timeout FFmpeg first hands out what it still holds, as if nothing were the matter
             if self._waited_s >= self._stall_s:
                 raise SourceLost(f"{self._name}: no video has come for {self._stall_s:g} s", "timeout")
@@ -151,6 +161,8 @@ class LiveVideo:
         if self._something_is_missing() or packet.is_corrupt:
             self._gate.lost(packet.pts)
         self._choose_level(packet.is_keyframe)
+        if self._tap is not None:
+            self._tap.packet(packet)
         try:
             frames = self._stream.codec_context.decode(packet)
         except FFmpegError:
@@ -175,18 +187,20 @@ class LiveVideo:
         return missing
 
     def _choose_level(self, keyframe: bool) -> None:
-        """Leaves out more, or less, where decoding is late for long enough; less only where it can begin again."""
-        if self.heard_s - self._leveled_s < LOOK_AGAIN_S:
+        """From time to time: leaves out more, or less, which can only begin at a key frame."""
+        self._lag_s = max(self._lag_s, self._clock.lag_s)
+        watched_s = self.heard_s - self._since_s
+        if watched_s < LOOK_AGAIN_S:
             return
-        lag_s = self._clock.lag_s
-        if lag_s > LAG_MAX_S and self._level < len(LEAVE_OUT) - 1:
+        idle = self._idle_s / watched_s
+        if idle < IDLE_MIN and self._lag_s > LAG_MAX_S and self._level < len(LEAVE_OUT) - 1:
             self._level += 1
-        elif lag_s < LAG_OVER_S and self._level and keyframe:
+        elif idle > IDLE_ENOUGH and self._level:
+            if not keyframe:
+                return
             self._level -= 1
-        else:
-            return
-        self._leveled_s = self.heard_s
         self._stream.codec_context.skip_frame = LEAVE_OUT[self._level]
+        self._since_s, self._idle_s, self._lag_s = self.heard_s, 0.0, 0.0
 
     def _picture(self, frame: VideoFrame) -> Picture | None:
         arrival_s = time.monotonic()
@@ -201,6 +215,8 @@ class LiveVideo:
             image = self._converter.convert(frame, self._stream.sample_aspect_ratio)
         except (FFmpegError, ValueError) as error:
             raise SourceLost(f"{self._name}: pictures cannot be converted: {error}", "decode") from None
+        if self._tap is not None and stamp_s is not None:
+            self._tap.picture(stamp_s, time_s, image.layout)
         return Picture(image, time_s, damaged)
 
     def _lost(self, error: FFmpegError) -> SourceLost:
@@ -238,6 +254,7 @@ class LiveFeed(ABC):
         self.stall_s = stall_s
         self.reconnect_max_s = reconnect_max_s
         self._video: LiveVideo | None = None
+        self.tap: PacketTap | None = None
         self._heard_s = time.monotonic()
         self._undecoded = 0
 
@@ -249,6 +266,8 @@ class LiveFeed(ABC):
         self.close()
         self._heard_s = time.monotonic()
         self._video = self.connect()
+        if self.tap is not None:
+            self._video.tap(self.tap)
 
     def seek(self, seq: int, last_s: float | None = None) -> None:  # noqa: ARG002
         return  # what was missed is gone

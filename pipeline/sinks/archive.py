@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.sinks.captions import SUFFIX
 
 FILE = "index.sqlite"
 DAY = "%Y-%m-%d"
@@ -187,6 +188,7 @@ class Archive:
         removed = [path for path in paths if (self.directory / path).exists()]
         for path in paths:
             (self.directory / path).unlink(missing_ok=True)
+            (self.directory / path).with_suffix(SUFFIX).unlink(missing_ok=True)
             self._database.execute("DELETE FROM files WHERE path = ?", (path,))
             day = (self.directory / path).parent
             if day.name != datetime.now(UTC).strftime(DAY):  # in today's, somebody may be about to begin a file

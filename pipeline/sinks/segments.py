@@ -16,11 +16,12 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pipeline.errors import ConfigError
 from pipeline.sinks import fmp4
 from pipeline.sinks.archive import DAY, Archive, Gap, Kept
+from pipeline.sinks.captions import SUFFIX
 from pipeline.sinks.finishing import fsync
 from pipeline.sinks.parts import Found, PartWriter, claim, complete, read_part
 from pipeline.sinks.recovery import utc_name
@@ -35,6 +36,13 @@ NEVER_S = float("-inf")
 PART, WHOLE = ".part.mp4", ".mp4"
 
 log = logging.getLogger(__name__)
+
+
+class Growing(NamedTuple):
+    """A segment that is being written. begun_s: the source's clock at its first frame."""
+
+    path: Path
+    begun_s: float
 
 
 class Segments:
@@ -55,7 +63,7 @@ class Segments:
         self._stream: Stream | None = None
         self._found: Found | None = None
         self._writer: PartWriter | None = None
-        self._cut_s = NEVER_S
+        self._cut_s = self._begun_s = NEVER_S
         self._done_s = NEVER_S
         self._last: Packet | None = None
         self._working: list[Future[None]] = []
@@ -95,7 +103,7 @@ class Segments:
         """Raises ``RuntimeFailure`` where the disk is gone, or full and nothing may be removed."""
         if packet.time_s <= self._done_s:  # another sink was behind when the last process died
             return self._done_s
-        if packet.keyframe and packet.time_s >= self._cut_s:
+        if self.cuts_at(packet):
             self._end_segment()
         self._list_gap(packet)
         while True:
@@ -104,10 +112,22 @@ class Segments:
                 self._writer.append(packet)
                 break
             except OSError as error:
-                self._storage.make_room(error, packet.time_s)
-                self._storage.do(self._compare).result()  # while there is room for that
+                self.make_room(error, packet.time_s)
         self._last = packet
         return packet.time_s
+
+    def cuts_at(self, packet: Packet) -> bool:
+        """Whether the packet begins another segment."""
+        return packet.keyframe and packet.time_s >= self._cut_s
+
+    def make_room(self, error: OSError, time_s: float) -> None:
+        """See ``Storage.make_room``."""
+        self._storage.make_room(error, time_s)
+        self._storage.do(self._compare).result()  # while there is room for that
+
+    @property
+    def growing(self) -> Growing | None:
+        return Growing(self._writer.path, self._begun_s) if self._writer else None
 
     def finish(self) -> None:
         self._end_segment()
@@ -136,7 +156,7 @@ class Segments:
             if self._goes_on(found, packet):
                 return PartWriter(found.part.path, self._stream, said, found)
             self._storage.do(lambda archive: self._complete(archive, found))
-        self._cut_s = self._cut_behind(packet.time_s, packet.wall_ns)
+        self._begun_s, self._cut_s = packet.time_s, self._cut_behind(packet.time_s, packet.wall_ns)
         path = self._free_path(packet.wall_ns)
         path.parent.mkdir(exist_ok=True)
         return PartWriter(path, self._stream, said)
@@ -150,8 +170,9 @@ class Segments:
         """Whether the part that an earlier process of this run has left is not full yet."""
         assert self._stream is not None
         first = found.part.contents.first
-        self._cut_s = self._cut_behind(first.time_s, first.wall_ns)
-        return packet.time_s < self._cut_s and found.part.contents.codec == fmp4.codec(self._stream)
+        self._begun_s, self._cut_s = first.time_s, self._cut_behind(first.time_s, first.wall_ns)
+        same = found.part.contents.codec == fmp4.codec(self._stream)
+        return same and (packet.time_s < self._cut_s or not packet.keyframe)
 
     def _free_path(self, wall_ns: int) -> Path:
         at = datetime.fromtimestamp(wall_ns // 10**9, UTC)
@@ -186,6 +207,8 @@ class Segments:
             complete(found)
             path = found.part.path
             whole = path.with_name(path.name.removesuffix(PART) + WHOLE)
+            with contextlib.suppress(FileNotFoundError):
+                path.with_suffix(SUFFIX).replace(whole.with_suffix(SUFFIX))
             path.replace(whole)
             fsync(whole.parent)
             archive.add(self._kept(whole, found.part.contents))

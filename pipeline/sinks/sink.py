@@ -31,6 +31,11 @@ class SinkConfig(PluginConfig):
     shows_events: ClassVar[bool] = False
     """Of a sink that watches: whether it looks into the event log, so that there must be one."""
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it stores what the source sends, as it is."""
+        return False
+
     def claims(self) -> frozenset[tuple[str, str]]:
         """What nobody else on this machine may use at the same time: ``("tcp", "5556")``, ``("file", "/abs/path")``.
 
@@ -46,7 +51,8 @@ class SinkContext:
     state_dir: private to this sink (and this source), survives a restart of its process but not the run; it exists.
     source_id: whose packets (packet sinks only). restarted: this process follows one that died.
     labels: the model's class names by class id. tell: puts an event into the event log, where the source has one; what
-    it was called with before a kill -9 comes there, and the same event told again counts once.
+    it was called with before a kill -9 comes there, and the same event told again counts once. packets: where the
+    source's own packets are (``packet_ring``), of a sink that stores them ``untouched``.
     site: its name. sources: whose events, event_log: out of which file (event sinks only).
     """
 
@@ -57,6 +63,7 @@ class SinkContext:
     restarted: bool = False
     labels: tuple[str, ...] = ()
     tell: Callable[[Event], None] = lambda _: None
+    packets: Path | None = None
     site: str = ""
     sources: tuple[str, ...] = ()
     event_log: Path | None = None

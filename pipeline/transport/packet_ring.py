@@ -9,11 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from pipeline.errors import FrameExpired
 from pipeline.transport.shared import PAGE, WORD, SharedFile, page_aligned
+from pipeline.types import Matrix
 
+CODEC = "h264"
+"""What a source may send for its packets to be stored as they are."""
 ROWS, _COLUMNS = 4096, 8
 _NEXT, _CLAIMED, _DATA_BYTES, _EPOCH = 2, 3, 4, 5
 _TABLE_WORD = PAGE // WORD
@@ -21,6 +25,18 @@ _DATA_BYTE = PAGE + ROWS * _COLUMNS * WORD
 _TEXT_BYTE, _TEXT_BYTES = 64 * WORD, PAGE - 64 * WORD
 _NUMBER, _POSITION, _LENGTH, _KEYFRAME, _SEQ, _PTS, _TIME, _WALL = range(_COLUMNS)
 _DEAD = -1
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What the packets of a source are, where they are its own. extradata: H.264 parameter sets in Annex B."""
+
+    codec: str
+    extradata: bytes
+    width: int
+    height: int
+    matrix: Matrix
+    full_range: bool
+    sample_aspect: tuple[int, int]
 
 
 class Stored(NamedTuple):

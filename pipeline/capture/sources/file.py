@@ -6,7 +6,7 @@ import difflib
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from pipeline.capture.clip import Clip, VideoClip, open_behind
 from pipeline.capture.decode import open_file
 from pipeline.capture.pictures import PictureClip, find_pictures
 from pipeline.capture.source import Pacing
+from pipeline.capture.tap import PacketTap
 from pipeline.errors import ConfigError, without_credentials
 from pipeline.plugins import PluginConfig
 from pipeline.types import Picture
@@ -29,6 +30,8 @@ class Config(PluginConfig):
     realtime: play at its own speed and drop like a camera, instead of handing over every picture.
     picture_fps: pictures a second of a folder or glob. loop: begin again at the end, for ever.
     """
+
+    sends_packets: ClassVar[bool] = True
 
     path: Annotated[str, Field(min_length=1)]
     realtime: bool = False
@@ -53,6 +56,7 @@ class FileSource:
         self._config = config
         self._path = Path(config.path).expanduser()
         self._clip: Clip | None = None
+        self.tap: PacketTap | None = None
         self.pacing: Pacing = "paced" if config.realtime else "lossless"
 
     def open(self) -> None:
@@ -61,7 +65,7 @@ class FileSource:
 
     def seek(self, seq: int, last_s: float | None = None) -> None:
         clip, left = self._opened(), seq
-        if last_s is not None and seq >= _JUMP_MIN and isinstance(clip, VideoClip):
+        if last_s is not None and seq >= _JUMP_MIN and isinstance(clip, VideoClip) and self.tap is None:
             jumped = open_behind(lambda: open_file(self._path, str(self._path)), str(self._path), seq, last_s)
             if jumped is not None:
                 clip.close()
@@ -114,7 +118,7 @@ class FileSource:
             _check_file(self._path, name)
         except OSError as error:
             raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
-        return VideoClip(open_file(self._path, name), name, start)
+        return VideoClip(open_file(self._path, name), name, start, self.tap)
 
 
 def _check_file(path: Path, name: str) -> None:

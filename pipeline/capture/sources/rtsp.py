@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -26,6 +26,8 @@ class Config(PluginConfig):
     nor the process list does; the file is read again at every attempt. stall_s: without a packet for so long it is
     lost. reconnect_max_s: the longest wait between two attempts.
     """
+
+    sends_packets: ClassVar[bool] = True
 
     url: Annotated[str, Field(min_length=1)]
     transport: Literal["tcp", "udp"] = "tcp"

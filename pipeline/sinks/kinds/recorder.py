@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterator
 from itertools import chain, count, groupby
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError, RuntimeFailure
 from pipeline.sinks import fmp4
+from pipeline.sinks.originals import Originals
 from pipeline.sinks.parts import Found, PartWriter, claim, part_path, part_paths, read_part
 from pipeline.sinks.recovery import abandoned, recover, recovered_name, utc_name
 from pipeline.sinks.segments import Segments
@@ -33,6 +34,8 @@ class Config(StorageConfig):
 
     overwrite: at a good end, replace what stands at ``path``; without it the start is refused.
     segment_s: in a directory, files of this length instead, which ``keep_days``, ``max_gb`` and ``when_full`` limit.
+    overlay: ``burn``: boxes are drawn into the picture; ``track``: segments hold what the source sends, untouched, and
+    the boxes are a subtitle file beside each.
     """
 
     accepts: ClassVar[Accepts] = "packets"
@@ -41,6 +44,7 @@ class Config(StorageConfig):
     directory: Path | None = None
     overwrite: bool = False
     segment_s: Annotated[float, Field(ge=1, le=86400)] | None = None
+    overlay: Literal["burn", "track"] = "burn"
 
     @model_validator(mode="after")
     def _one_place(self) -> Config:
@@ -50,12 +54,18 @@ class Config(StorageConfig):
             raise ValueError(f"{str(self.path)!r} does not end in .mp4: recordings are MP4 files")
         if self.directory is not None and self.overwrite:
             raise ValueError("overwrite goes with path: in a directory every recording has a new name")
+        if self.overlay == "track" and self.segment_s is None:
+            raise ValueError("overlay: track goes with segment_s")
         if self.segment_s is not None and self.directory is None:
             raise ValueError("segment_s goes with directory")
         limits = sorted(self.model_fields_set & StorageConfig.model_fields.keys())
         if limits and self.segment_s is None:
             raise ValueError(f"{limits[0]} goes with segment_s: only segments are removed when they are old")
         return self
+
+    @property
+    def untouched(self) -> bool:
+        return self.overlay == "track"
 
     def claims(self) -> frozenset[tuple[str, str]]:
         return frozenset([("file", os.path.realpath(self.path))]) if self.path else frozenset()
@@ -264,7 +274,8 @@ class Recorder:
             self._writer = None
 
 
-def create(config: Config, context: SinkContext) -> Recorder | Segments:
-    if config.directory is not None and config.segment_s is not None:
-        return Segments(Storage(config.directory, config, context), config.segment_s, context)
-    return Recorder(config, context)
+def create(config: Config, context: SinkContext) -> Recorder | Segments | Originals:
+    if config.directory is None or config.segment_s is None:
+        return Recorder(config, context)
+    segments = Segments(Storage(config.directory, config, context), config.segment_s, context)
+    return segments if context.packets is None else Originals(segments, context.packets, context)

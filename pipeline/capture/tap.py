@@ -1,0 +1,165 @@
+"""A source's own packets as they come, for whoever stores them untouched: put beside the frame ring, on its clock.
+
+Only H.264. A packet has no time on the source's clock until a picture has been decoded, so the first ones wait.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import msgspec
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from pipeline.transport.packet_ring import CODEC, Description, PacketRing
+from pipeline.types import Layout
+
+CLOCK_HZ = 90_000
+WAITING_MAX = 250
+"""Packets that may come before the first picture."""
+_SPS, _PPS, _DELIMITER = 7, 8, 9
+_START = b"\0\0\0\1"
+
+
+class _Waiting(NamedTuple):
+    units: list[bytes]
+    keyframe: bool
+    shown_s: Fraction
+    decoded_s: Fraction
+
+
+class PacketTap:
+    """One source's. What it writes: Annex B without parameter sets, ``seq`` the delay of the picture in ``CLOCK_HZ``,
+    ``pts`` and ``time_s`` the moment of decoding on the source's clock; the ring's description is ``Description``.
+
+    wall_ns: from a moment on the source's clock to the wall clock.
+    """
+
+    def __init__(self, ring: PacketRing, *, origin_s: float, wall_ns: Callable[[float], int]) -> None:
+        self._ring = ring
+        self._origin_s = origin_s
+        self._wall_ns = wall_ns
+        newest = ring.newest()
+        self._last_s = newest.time_s if newest else float("-inf")
+        self._last_pts = newest.pts if newest else -(1 << 62)
+        self._waiting: deque[_Waiting] = deque(maxlen=WAITING_MAX)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._waiting.clear()
+        self._offset_s: float | None = None
+        self._newest_offset_s = 0.0
+        self._layout: Layout | None = None
+        self._sets: tuple[bytes, ...] = ()
+        self._length_size: int | None = None
+        self._begun = False
+
+    def begin(self, stream: VideoStream) -> None:
+        """A new connection, or the file from its start."""
+        self._reset()
+        context = stream.codec_context
+        self._codec, self._size = context.name, (context.width, context.height)
+        extradata = bytes(context.extradata or b"")
+        if self._codec != CODEC:
+            return
+        if extradata[:1] == b"\1":
+            with suppress(IndexError, struct.error):  # damaged: nothing begins
+                self._length_size, self._sets = _configuration(extradata)
+        else:
+            self._sets = tuple(unit for unit in _annex_b(extradata) if unit[0] & 31 in (_SPS, _PPS))
+
+    def packet(self, packet: Packet[Any]) -> None:
+        """Called for each packet of the video, in the order of decoding, before it is decoded."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None or not packet.time_base or not packet.size:
+            return
+        units = self._units(bytes(packet)) if self._codec == CODEC else []
+        shown = packet.pts if packet.pts is not None else stamp
+        self._waiting.append(_Waiting(units, packet.is_keyframe, shown * packet.time_base, stamp * packet.time_base))
+        if self._offset_s is not None:
+            self._write_waiting()
+
+    def _units(self, data: bytes) -> list[bytes]:
+        return list(_annex_b(data) if self._length_size is None else _prefixed(data, self._length_size))
+
+    def picture(self, stamp_s: float, time_s: float, layout: Layout) -> None:
+        """A picture of the timestamp ``stamp_s`` has the time ``time_s`` on the source's (or the monotonic) clock."""
+        self._newest_offset_s = time_s - self._origin_s - stamp_s
+        if self._offset_s is None:
+            self._offset_s, self._layout = self._newest_offset_s, layout
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            self._write(self._waiting.popleft())
+
+    def _write(self, packet: _Waiting) -> None:
+        if self._codec != CODEC:
+            self._describe()
+            return
+        if packet.keyframe:
+            self._offset_s = self._newest_offset_s  # clocks drift apart
+            self._sets = tuple(unit for unit in packet.units if unit[0] & 31 in (_SPS, _PPS)) or self._sets
+            self._begun = bool(self._sets)
+            self._describe()
+        assert self._offset_s is not None
+        time_s = float(packet.decoded_s) + self._offset_s
+        if not self._begun or time_s <= self._last_s:
+            return  # before the first key frame, or written before this process was started again
+        pts = max(round(time_s * CLOCK_HZ), self._last_pts + 1)
+        delay = max(0, round((packet.shown_s - packet.decoded_s) * CLOCK_HZ))
+        picture = [unit for unit in packet.units if unit[0] & 31 not in (_SPS, _PPS, _DELIMITER)]
+        data = b"".join(_START + unit for unit in picture)
+        self._ring.append(
+            data, keyframe=packet.keyframe, seq=delay, pts=pts, time_s=time_s, wall_ns=self._wall_ns(time_s)
+        )
+        self._last_s, self._last_pts = time_s, pts
+
+    def _describe(self) -> None:
+        assert self._layout is not None
+        layout = self._layout
+        said = Description(
+            codec=self._codec,
+            extradata=b"".join(_START + unit for unit in self._sets),
+            width=self._size[0],
+            height=self._size[1],
+            matrix=layout.matrix,
+            full_range=layout.full_range,
+            sample_aspect=layout.sample_aspect,
+        )
+        description = msgspec.msgpack.encode(said)
+        if description != self._ring.description:
+            self._ring.begin(description)
+
+
+def _annex_b(data: bytes) -> Iterator[bytes]:
+    units = (unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")[1:])
+    return (unit for unit in units if unit)
+
+
+def _prefixed(data: bytes, size: int) -> Iterator[bytes]:
+    position = 0
+    while position + size < len(data):
+        length = int.from_bytes(data[position : position + size], "big")
+        if length:
+            yield data[position + size : position + size + length]
+        position += size + length
+
+
+def _configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
+    """An AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1): size of the lengths, parameter sets."""
+    sets: list[bytes] = []
+    position = 5
+    for mask in (31, 255):
+        number = record[position] & mask
+        position += 1
+        for _ in range(number):
+            (length,) = struct.unpack_from(">H", record, position)
+            sets.append(record[position + 2 : position + 2 + length])
+            position += 2 + length
+    return (record[4] & 3) + 1, tuple(sets)

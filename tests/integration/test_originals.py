@@ -1,0 +1,114 @@
+"""``overlay: track``: what the source sends is on the disk as it was, whoever is killed, and the boxes lie beside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import av
+import pytest
+
+from pipeline.sinks.archive import Archive, Kept
+from tests.conftest import COUNT
+from tests.media import write_moving
+from tests.numbered import pictures_of, read_numbered, write_numbered
+from tests.runs import Program, Run, kill, wait_until
+from tests.shared_data import shared
+
+SITE = """
+name: kept
+version: 1
+sources: {{face: {{kind: file, path: "{video}"}}}}
+detectors: {{mask: {{model: aizoo-260, backend: {{kind: onnxruntime}}}}}}
+sinks: {{recordings: {{kind: recorder, directory: recordings, segment_s: 1, overlay: track}}}}
+pipelines: {{entrance: {{sources: [face], detector: mask, sinks: [recordings]{more}}}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 numbered frames of a man without a mask, with pictures that are shown later than others behind them."""
+    pictures = pictures_of(shared("videos/nomask_man_1280x720.mp4"))
+    path = tmp_path_factory.mktemp("videos") / "reordered.mp4"
+    return write_numbered(path, COUNT, pictures, options={"qp": "20", "bf": "2", "preset": "veryfast"}, gop=20)
+
+
+def start(program: Program, video: Path, more: str = "") -> Run:
+    (program.cwd / "kept.yaml").write_text(SITE.format(video=video, more=more))
+    return program.start("run", "--json", "kept.yaml")
+
+
+def listed(program: Program) -> list[Kept]:
+    with contextlib.closing(Archive(program.cwd / "recordings", read_only=True)) as archive:
+        return list(archive.files())
+
+
+def pictures(path: Path) -> list[str]:
+    with av.open(str(path)) as file:
+        return [hashlib.md5(frame.to_ndarray().tobytes()).hexdigest() for frame in file.decode(video=0)]
+
+
+def check(program: Program, video: Path) -> list[Path]:
+    segments = [program.cwd / "recordings" / kept.path for kept in listed(program)]
+    stored = [picture for path in segments for picture in pictures(path)]
+    assert stored == pictures(video), "not the same pictures"
+    for path in segments:
+        with av.open(str(path)) as file:
+            assert next(file.demux(video=0)).is_keyframe
+        times = [frame.time_s for frame in read_numbered(path)]
+        assert times == sorted(times)
+        assert times[-1] - times[0] == pytest.approx((len(times) - 1) / 25, abs=1e-4)
+    program.assert_nothing_left()
+    return segments
+
+
+def test_the_packets_are_stored_as_they_are_and_the_boxes_beside_them(program: Program, video: Path) -> None:
+    with av.open(str(video)) as file:
+        assert any(packet.pts != packet.dts for packet in file.demux(video=0) if packet.size)
+    outcome = start(program, video).finish()
+    assert outcome.code == 0, outcome.stderr
+    segments = check(program, video)
+    assert len(segments) > 2
+    for path in segments:
+        with av.open(str(path.with_suffix(".ass"))) as captions:
+            lines = [(packet.pts or 0, packet.duration, bytes(packet)) for packet in captions.demux() if packet.size]
+        frames = len(read_numbered(path))
+        assert frames * 0.8 <= sum(b"no mask" in line for _, _, line in lines) <= frames + 3
+        assert all(duration in (4, 5, 3) for _, duration, _ in lines[:-2])
+        assert 0 <= lines[0][0] <= 20
+        assert lines[-1][0] == pytest.approx(frames * 4, abs=20)
+
+
+@pytest.mark.parametrize("job", ["annotator", "capture", "inference"])
+def test_killed_every_packet_is_stored_once(program: Program, video: Path, job: str) -> None:
+    run = start(program, video)
+    with run.results("face") as results:
+        for published in (20, 50):
+            pid = run.await_stage(job)
+            wait_until(lambda published=published: run.over or results.published >= published, "more results")  # type: ignore[misc]
+            kill(pid)
+            wait_until(lambda pid=pid: run.over or run.stage_pid(job) not in (pid, None), f"another {job}")  # type: ignore[misc]
+    outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    check(program, video)
+
+
+def test_what_is_not_h264_is_said_to_be_so(program: Program) -> None:
+    write_moving(program.cwd / "old.mp4", 30, 160, 120, codec="mpeg4")
+    outcome = start(program, program.cwd / "old.mp4").finish()
+    assert outcome.code == 1
+    assert "sends mpeg4, and only h264 can be stored as it is (overlay: burn stores any)" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (", blur: all", "and that blur cannot change; use overlay: burn"),
+        (", privacy: {window: {polygon: [[0, 0], [0.5, 0], [0.5, 0.5]]}}", "and that privacy cannot change"),
+    ],
+)
+def test_what_must_be_hidden_cannot_be_stored_untouched(program: Program, video: Path, more: str, said: str) -> None:
+    outcome = start(program, video, more).finish()
+    assert outcome.code == 2
+    assert said in outcome.stderr
