@@ -6,7 +6,7 @@ from fractions import Fraction
 
 _RESTART_S = 1
 """A timestamp that falls back by this much begins a new count; less than that is disorder within one."""
-_JUMP_S = 10.0
+_JUMP_S = 2.0
 """A live picture that is so much later, or earlier, than its timestamp says has another count of timestamps."""
 _DRIFT = 1e-3
 
