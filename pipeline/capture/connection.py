@@ -1,8 +1,7 @@
 """The one state machine of a live source, for the first connect and for every loss.
 
-connecting ──► live ──► stalled ─┐        stalled: nothing has come for ``stall_s``
-    ▲  └───────► │ ──► backing_off┤        backing_off: refused, ended, no such stream, …
-    └────────────┴────────────────┘        after a wait that doubles, with jitter, up to a cap; for ever
+``connecting`` → ``live`` → ``stalled`` (nothing has come for ``stall_s``) or ``backing_off`` (refused, ended, no such
+stream, …) → after a wait that doubles, with jitter, up to a cap → ``connecting`` → …, for ever.
 
 It does nothing by itself: who connects and reads says what happens, and a clock says when.
 """
