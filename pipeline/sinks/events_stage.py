@@ -22,7 +22,7 @@ BATCH = 256
 LOG_RETRY_S = 1.0
 """While the log's disk is full, it is tried this often; the events wait in the outboxes, in shared memory."""
 FAREWELL_S = 5.0
-"""How long a sink that is not connected is waited for once every stream has ended."""
+"""How long a sink that delivers nothing is waited for once every stream has ended."""
 JOIN_S = 12.0
 """How long all sinks together may take to come back from what they are doing when everything ends."""
 REMOVE_EVERY_S = 60.0
@@ -134,7 +134,8 @@ class EventsStage:
         self._log: EventLog | None = None
         self._log_retry_at_s = self._remove_at_s = 0.0
         self._log_failure: Disconnected | None = None
-        self._farewell_s: float | None = None
+        self._left_out: set[str] = set()
+        self._farewell: tuple[int, float] | None = None
         self._logged = 0
 
     def open(self) -> None:
@@ -162,7 +163,7 @@ class EventsStage:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
 
     def step(self) -> float | None:
-        """Raises ``RuntimeFailure`` at the end, or with the last sink that failed, where not all could be delivered."""
+        """Raises ``RuntimeFailure`` at the end where not all could be logged or delivered."""
         # asked first: what is said before the end is in the outbox when the end is seen
         finished = all(inlet.finished for inlet in self._inlets)
         before = self._log.newest if self._log else 0
@@ -208,16 +209,20 @@ class EventsStage:
 
     def _check_deliveries(self) -> None:
         """A sink that has failed for good is no reason to send nothing to the others; any other error is a crash."""
-        failures = [delivery.failed for delivery in self._deliveries if delivery.failed]
-        for failure in failures:
-            if not isinstance(failure, RuntimeFailure) or len(failures) == len(self._deliveries):
-                raise failure
+        for delivery in self._deliveries:
+            if delivery.failed and not isinstance(delivery.failed, RuntimeFailure):
+                raise delivery.failed
+            if delivery.failed and delivery.name not in self._left_out:
+                self._left_out.add(delivery.name)
+                log.error("sink %s is left out: %s", delivery.name, delivery.failed)
 
     def _may_leave(self) -> bool:
-        if self._farewell_s is None:
-            self._farewell_s = self._clock() + FAREWELL_S
+        """When all is delivered, or nothing has been for a while."""
+        progress = sum(delivery.seq for delivery in self._deliveries)
+        if self._farewell is None or self._farewell[0] != progress:
+            self._farewell = progress, self._clock() + FAREWELL_S
         delivered = all(delivery.failed or not self._behind(delivery) for delivery in self._deliveries)
-        return (delivered and self._log_failure is None) or self._clock() > self._farewell_s
+        return (delivered and self._log_failure is None) or self._clock() > self._farewell[1]
 
     def _behind(self, delivery: Delivery) -> int:
         """How many numbers it has still to look at."""

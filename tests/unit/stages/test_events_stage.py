@@ -188,13 +188,39 @@ def test_one_sink_that_fails_for_good_does_not_silence_the_others(bench: Bench) 
     assert (failing.got, other.got) == ([1], [1, 2, 3, 4, 5])
 
 
-@pytest.mark.parametrize("error", [RuntimeFailure("the last one"), ZeroDivisionError()])
-def test_the_last_sink_that_fails_ends_the_stage(bench: Bench, error: PipelineError) -> None:
-    stage = bench.stage(one=FakeEventSink(error))
+def test_an_error_that_nobody_meant_ends_the_stage_at_once(bench: Bench) -> None:
+    stage = bench.stage(one=FakeEventSink(ZeroDivisionError()))  # type: ignore[arg-type]
     bench.events(1)
-    with pytest.raises(type(error)):
-        wait_until(lambda: stage.step() is None, "the failure")
+    with pytest.raises(ZeroDivisionError):
+        wait_until(lambda: stage.step() is None, "the error")
     stage.close()
+
+
+def test_the_log_goes_on_without_its_only_sink(bench: Bench) -> None:
+    stage = bench.stage(one=FakeEventSink(RuntimeFailure("no use")))
+    bench.events(1)
+    work(stage)
+    wait_until(lambda: stage._deliveries[0].failed is not None, "the failure")
+    bench.events(2)
+    bench.results.finish([])
+    with pytest.raises(RuntimeFailure, match="no use"):
+        to_the_end(stage)
+    stage.close()
+    assert len(bench.logged()) == 3
+
+
+def test_at_the_end_a_slow_sink_is_waited_for_as_long_as_it_gets_on(bench: Bench) -> None:
+    class SlowSink(FakeEventSink):
+        def write(self, event: dict[str, Any]) -> None:
+            super().write(event)
+            bench.now_s += 0.9 * FAREWELL_S
+
+    sink = SlowSink()
+    stage = bench.stage(one=sink)
+    bench.events(10)
+    bench.results.finish([])
+    to_the_end(stage)
+    assert sink.got == list(range(1, 11))
 
 
 def test_what_is_said_with_the_end_is_delivered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
