@@ -70,7 +70,8 @@ class _Face(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """One track as the rule knows it.
 
     first_s: when its track began. bare_s, masked_s: evidence, in seconds of looks; bare, masked: since when.
-    confidence: of the newest sure look. worn: it has been seen with a mask. quiet_until_s: its cool-down.
+    confidence: of the newest sure look. worn_s: for how long it has been seen with a mask since its last episode.
+    quiet_until_s: its cool-down.
     """
 
     box: Box
@@ -82,7 +83,7 @@ class _Face(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     masked_s: float = 0.0
     bare: Moment | None = None
     masked: Moment | None = None
-    worn: bool = False
+    worn_s: float = 0.0
     quiet_until_s: float | None = None
     episode: _Episode | None = None
 
@@ -176,7 +177,7 @@ class BareFaces:
         """A face that was lost within ``reach`` face sizes of there, not before ``since_s``, and has something to take
         up: an episode, a cool-down, a mask that was worn."""
         for track_id, face in self._state.faces.items():
-            known = face.episode is not None or self._is_quiet(face, now.stream_s) or face.worn
+            known = face.episode is not None or self._is_quiet(face, now.stream_s) or self._has_worn(face)
             recent = face.seen.stream_s >= since_s
             if known and recent and track_id not in present and _about_same_place(face.box, box, reach):
                 return face
@@ -208,8 +209,8 @@ class BareFaces:
                 face.masked_s, face.masked = 0.0, None
         else:
             face.masked = face.masked or now
-            face.masked_s = min(face.masked_s + look_s, max(self._config.clear_s, self._worn_s or 0.0))
-            face.worn = face.worn or (self._worn_s is not None and face.masked_s >= self._worn_s)
+            face.masked_s = min(face.masked_s + look_s, self._config.clear_s)
+            face.worn_s += look_s
             face.bare_s -= look_s
             if face.bare_s <= 0:
                 face.bare_s, face.bare = 0.0, None
@@ -237,8 +238,8 @@ class BareFaces:
         old = self._lost_at(face.box, BESIDE_DISTANCE, face.first_s, now, present)
         if old is not None:
             had = self._handed_over(old, now)
-            face.episode, face.quiet_until_s, face.worn = had.episode, had.quiet_until_s, face.worn or had.worn
-        due = face.worn or self._worn_s is None
+            face.episode, face.quiet_until_s, face.worn_s = had.episode, had.quiet_until_s, face.worn_s + had.worn_s
+        due = self._worn_s is None or self._has_worn(face)
         if face.episode is not None or not due or self._is_quiet(face, now.stream_s):
             return []
         return [self._open(face, track_id, now.stream_s)]
@@ -248,7 +249,7 @@ class BareFaces:
         self._state.episodes += 1
         key = f"{self._source_id}/{self._state.episodes}"
         face.episode = _Episode(self._make_id(face.bare.wall_ns, key), track_id, face.bare, face.best, stream_s)
-        face.worn = False
+        face.worn_s = 0.0
         return self._event(face, face.episode, "new", stream_s)
 
     def _end(self, face: _Face, end: Moment, stream_s: float, reason: str) -> Event:
@@ -282,6 +283,9 @@ class BareFaces:
             number=episode.number if phase == "update" else 0,
             faces=self._state.found,
         )
+
+    def _has_worn(self, face: _Face) -> bool:
+        return self._worn_s is not None and face.worn_s >= self._worn_s
 
     def _is_quiet(self, face: _Face, stream_s: float) -> bool:
         return face.quiet_until_s is not None and stream_s < face.quiet_until_s

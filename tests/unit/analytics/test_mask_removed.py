@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from analytics_scenes import BARE, MASK, Look, at, play, span, story
 
 KIND = "mask_removed"
@@ -11,6 +12,16 @@ def test_a_mask_that_is_taken_off_is_told_once() -> None:
     assert story(events) == ["new", "end_of_stream"]
     assert {event.kind for event in events} == {KIND}
     assert events[0].stream_s < 4
+
+
+@pytest.mark.parametrize("worn_s", [0.5, 2, 5])
+@pytest.mark.parametrize("fps", [25, 5])
+def test_a_mask_worn_for_long_does_not_end_it_at_once(worn_s: float, fps: float) -> None:
+    looks = span(0, 10, [at(400, MASK)], fps) + span(10, 15, [at(400)], fps) + span(15, 20, [at(400, MASK)], fps)
+    new, end = play(looks, KIND, worn_s=worn_s)
+    assert (new.phase, end.reason) == ("new", "masked")
+    assert new.stream_s < 11
+    assert 15.4 < end.stream_s < 16.2
 
 
 def test_who_never_wore_one_is_not_its_business() -> None:
