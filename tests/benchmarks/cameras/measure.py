@@ -81,6 +81,7 @@ def site(folder: Path, server: RtspServer, cameras: list[str], options: argparse
         "detectors": {"mask": {"model": options.model}},
         "rules": {"no_mask": {"kind": "no_mask"}},
         "sinks": sinks,
+        "events": {"directory": str(folder / "events")},
         "pipelines": {
             "all": {
                 "sources": cameras,
