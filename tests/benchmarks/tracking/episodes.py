@@ -3,7 +3,8 @@
 true: labelled and raised. false: raised about somebody with a mask, or about nobody. missed: labelled, not raised.
 twice: raised again about the same span. ignored: raised about faces that the labels leave open (too small, turned away,
 hidden), or about a span that is too short to be demanded. switches: looks in which a labelled person has another track
-than at the look before. late: true ones raised more than ``confirm_s`` + 0.3 s behind the first unmasked frame.
+than at the look before. late: true ones raised more than ``confirm_s`` + 0.3 s behind the first unmasked frame. short:
+true ones that have ended while the labelled span went on.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Counts:
     ignored: int = 0
     switches: int = 0
     late: int = 0
+    short: int = 0
     delays_s: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -136,12 +138,16 @@ def judge(clip: Clip, looks_fps: float, kind: str = "no_mask", config: Mapping[s
     confirm_s, cooldown_s = rule.confirm_s, rule.cooldown_s  # type: ignore[attr-defined]
     wanted = _expected(clip.labels, kind, confirm_s + LATE_S, cooldown_s)
     tracks = {result.frame.time_s: result.tracks for result in results}
-    counts, raised = Counts(switches=_switches(clip, results)), set[tuple[str, float]]()
+    counts, raised = Counts(switches=_switches(clip, results)), dict[tuple[str, float], str]()
     for event in events:
         if event.phase != "new":
             continue
         box = next(_share(track.xyxy, clip.wh) for track in tracks[event.stream_s] if track.id == event.track)
         _count(counts, clip, wanted, raised, event, box, confirm_s)
+    ends_s = {event.id: event.stream_s for event in events if event.reason in ("masked", "gone")}
+    short = [key for key, episode in raised.items() if ends_s.get(episode, wanted[key]) < wanted[key]]
+    counts.short = len(short)
+    counts.notes += [f"{clip.labels.video}: {name} from {start:.2f} s ends too soon" for name, start in short]
     missed = [key for key in wanted if key not in raised]
     counts.missed = len(missed)
     counts.notes += [f"{clip.labels.video}: missed {name} from {start:.2f} s" for name, start in missed]
@@ -165,7 +171,7 @@ def _count(
     counts: Counts,
     clip: Clip,
     wanted: Mapping[tuple[str, float], float],
-    raised: set[tuple[str, float]],
+    raised: dict[tuple[str, float], str],
     event: Event,
     box: Box,
     confirm_s: float,
@@ -189,7 +195,7 @@ def _count(
         counts.twice += 1
         counts.notes.append(f"{said}: {person.name} a second time")
     elif spans:
-        raised.add(spans[0])
+        raised[spans[0]] = event.id
         delay_s = max(0.0, event.stream_s - max(spans[0][1], person.small_until_s))
         counts.true += 1
         counts.delays_s.append(delay_s)
@@ -232,7 +238,7 @@ def _switches(clip: Clip, results: Sequence[Result]) -> int:
 
 
 def row(name: str, fps: float, counts: Counts) -> str:
-    numbers = [getattr(counts, f.name) for f in fields(counts)][:7]
+    numbers = [getattr(counts, f.name) for f in fields(counts)][:8]
     delays = sorted(counts.delays_s)
     middle = f"{delays[len(delays) // 2]:.2f}" if delays else ""
     worst = f"{delays[-1]:.2f}" if delays else ""
@@ -249,8 +255,10 @@ def main() -> None:
     parser.add_argument("--notes", action="store_true", help="say which episodes are false, missed, twice or late")
     arguments = parser.parse_args()
     config = {key: float(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
-    print("| video | looks/s | true | false | missed | twice | ignored | switches | late | delay p50, s | max |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| video | looks/s | true | false | missed | twice | ignored | switches | late | short | delay p50, s | max |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     every = recorded(arguments.recorded)
     videos = [clip for clip in every if ", " not in clip.labels.video]
     sets = {
