@@ -27,8 +27,8 @@ FACE_ASPECT = 0.8
 """Width of a face in heights, for telling sizes."""
 _EDGE_SHARE, _EDGE_MIN_PX = 0.01, 2.0
 """A box that comes so near to a tile's inner edge may be of a face that goes on behind it."""
-_INSIDE_MIN = 0.5
-"""A cut box of which so much lies in a whole one is a part of that face."""
+_SAME_FACE = 0.5
+"""Two boxes of different views that share so much of the smaller one are one face."""
 
 Region = tuple[float, float, float, float]
 
@@ -186,19 +186,30 @@ class ViewingDetector:
 def merge(views: Sequence[View], found: Sequence[Detections], suppression: Suppression) -> Detections:
     """One list of faces in pixels of the frame out of what was found in each view, the first of which is the region.
 
-    A face on a tile's edge is seen in part there: such a box goes where a whole one covers it.
+    A face on a tile's edge is seen in part there: such a box goes where a whole one covers it. A face that is all in a
+    tile is seen better there than in the region, where boxes of small faces are too large: what the tile says counts.
     """
-    xyxy = np.concatenate([d.xyxy + _corner(view) for view, d in zip(views, found, strict=True)])
-    confidence = np.concatenate([d.confidence for d in found])
-    class_id = np.concatenate([d.class_id for d in found])
-    if len(views) > 1 and len(xyxy):
-        cut = np.concatenate([_cut(d.xyxy, view, views[0]) for view, d in zip(views, found, strict=True)])
-        parts = cut & (_inside(xyxy, xyxy[~cut]) > _INSIDE_MIN)
-        order = np.argsort(-confidence, kind="stable")
-        order = order[~parts[order]]
-        order = order[suppress(xyxy[order], class_id[order], suppression)]
-        xyxy, confidence, class_id = xyxy[order], confidence[order], class_id[order]
-    return Detections(xyxy, confidence, class_id)
+    boxes = [d.xyxy + _corner(view) for view, d in zip(views, found, strict=True)]
+    if len(views) == 1 or not any(map(len, boxes)):
+        return Detections(np.concatenate(boxes), *_scores(found))
+    cut = [_cut(xyxy, view, views[0]) for view, xyxy in zip(views, boxes, strict=True)]
+    coarse = np.zeros(len(boxes[0]), np.bool_)
+    for view, xyxy in zip(views[1:], boxes[1:], strict=True):
+        coarse |= ~_cut(boxes[0], view, views[0]) & _covers(boxes[0], xyxy)
+    dropped = [coarse, *cut[1:]]
+    whole_ones = np.concatenate([xyxy[~gone] for xyxy, gone in zip(boxes, dropped, strict=True)])
+    dropped[1:] = [c & _covers(xyxy, whole_ones) for c, xyxy in zip(cut[1:], boxes[1:], strict=True)]
+
+    left = np.flatnonzero(~np.concatenate(dropped))
+    xyxy = np.concatenate(boxes)
+    confidence, class_id = _scores(found)
+    order = left[np.argsort(-confidence[left], kind="stable")]
+    order = order[suppress(xyxy[order], class_id[order], suppression)]
+    return Detections(xyxy[order], confidence[order], class_id[order])
+
+
+def _scores(found: Sequence[Detections]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    return np.concatenate([d.confidence for d in found]), np.concatenate([d.class_id for d in found])
 
 
 def _corner(view: View) -> NDArray[np.float32]:
@@ -206,26 +217,30 @@ def _corner(view: View) -> NDArray[np.float32]:
 
 
 def _cut(xyxy: NDArray[np.float32], view: View, region: View) -> NDArray[np.bool_]:
-    """Which boxes (n, 4), in pixels of ``view``, touch an edge of it behind which the region goes on."""
-    near = [max(_EDGE_SHARE * side, _EDGE_MIN_PX) for side in (view.width, view.height)]
+    """Which boxes (n, 4) touch an edge of ``view``, or go beyond it, behind which the region goes on."""
+    near_x, near_y = (max(_EDGE_SHARE * side, _EDGE_MIN_PX) for side in (view.width, view.height))
     cut = np.zeros(len(xyxy), np.bool_)
     if view.x0 > region.x0:
-        cut |= xyxy[:, 0] < near[0]
+        cut |= xyxy[:, 0] < view.x0 + near_x
     if view.y0 > region.y0:
-        cut |= xyxy[:, 1] < near[1]
+        cut |= xyxy[:, 1] < view.y0 + near_y
     if view.x1 < region.x1:
-        cut |= xyxy[:, 2] > view.width - near[0]
+        cut |= xyxy[:, 2] > view.x1 - near_x
     if view.y1 < region.y1:
-        cut |= xyxy[:, 3] > view.height - near[1]
+        cut |= xyxy[:, 3] > view.y1 - near_y
     return cut
 
 
-def _inside(xyxy: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,): the largest share of each box (n, 4) that lies in one of ``others`` (m, 4)."""
+def _covers(xyxy: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,): whether a box (n, 4) shares more than half of itself, or of the other, with one of ``others`` (m, 4)."""
     if not len(others):
-        return np.zeros(len(xyxy), np.float32)
-    width = np.minimum(xyxy[:, None, 2], others[:, 2]) - np.maximum(xyxy[:, None, 0], others[:, 0])
-    height = np.minimum(xyxy[:, None, 3], others[:, 3]) - np.maximum(xyxy[:, None, 1], others[:, 1])
-    area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    return np.asarray((shared / area[:, None]).max(axis=1), np.float32)
+        return np.zeros(len(xyxy), np.bool_)
+    low = np.maximum(xyxy[:, None, :2], others[:, :2])
+    high = np.minimum(xyxy[:, None, 2:], others[:, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=2)
+    smaller = np.minimum(_areas(xyxy)[:, None], _areas(others))
+    return np.asarray((shared > _SAME_FACE * smaller).any(axis=1), np.bool_)
+
+
+def _areas(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1]), np.float32)

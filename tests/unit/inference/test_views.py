@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
+import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import resources
-from pipeline.inference.detector import Detector
+from pipeline.evaluation.looking import as_video
+from pipeline.inference.detector import Detector, build_detector
 from pipeline.inference.model_card import InputSpec, read_card
 from pipeline.inference.preprocess import Preprocessor
 from pipeline.inference.ssd import Suppression
@@ -150,6 +154,15 @@ def test_a_large_face_beside_small_ones_is_kept_and_so_are_they() -> None:
     assert found.xyxy.tolist() == [large, [20, 20, 50, 60]]
 
 
+def test_a_small_face_is_told_as_the_tile_sees_it() -> None:
+    """In the region its box is as large as the smallest anchor; that is no second face."""
+    views = [View(0, 0, 1000, 400), View(0, 0, 556, 400), View(444, 0, 1000, 400)]
+    coarse = faces([[80, 60, 146, 120], [300, 60, 366, 120]], [0.7, 0.6])
+    fine = faces([[98, 72, 128, 104]], [0.55])
+    found = merge(views, [coarse, fine, Detections.none()], Suppression())
+    assert found.xyxy.tolist() == [[300, 60, 366, 120], [98, 72, 128, 104]]
+
+
 def test_half_a_face_is_better_than_none() -> None:
     """The whole region is too coarse for it and no tile has all of it."""
     views = [View(0, 0, 1000, 400), View(0, 0, 500, 400), View(500, 0, 1000, 400)]
@@ -192,3 +205,30 @@ def test_views_follow_the_size_of_the_source() -> None:
     assert len(looking.views(320, 180)) == 1
     assert len(looking.views(1920, 1080)) > 2
     assert looking.views(1920, 1080) is looking.views(1920, 1080)
+
+
+def test_faces_too_small_for_a_whole_frame_are_found_in_tiles() -> None:
+    """Two people of the demo, 28 pixels high in 1920x1080, by the model that ships; each is told once."""
+    detector = build_detector("facemask")
+    with av.open(str(resources.data_dir("config") / "demo" / "demo.mp4")) as video:
+        rgb = next(islice(video.decode(video=0), 40, None)).to_ndarray(format="rgb24")
+    truth = detector.detect_rgb(np.asarray(rgb, np.uint8)).xyxy
+    assert len(truth) == 2
+    scale = 28 / (truth[0, 3] - truth[0, 1])
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frame = np.full((1080, 1920, 3), 110, np.uint8)
+    frame[520 : 520 + small.shape[0], 880 : 880 + small.shape[1]] = small
+    image = as_video(frame)
+
+    def found(grid: str) -> list[tuple[int, int]]:
+        """Which of the two people each box lies on: the nearest, and how far off its middle is."""
+        boxes = ViewingDetector(detector, Looks(tiles=grid)).detect_i420(image).xyxy
+        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+        wanted = (truth[:, :2] + truth[:, 2:]) / 2 * scale + [880, 520]
+        distances = np.linalg.norm(middles[:, None] - wanted, axis=2)
+        return sorted((int(row.argmin()), round(float(row.min()))) for row in distances)
+
+    assert [who for who, _ in found("3x3")] == [0, 1]
+    assert all(off <= 8 for _, off in found("3x3"))
+    assert len(found("1x1")) == 0
+    detector.close()
