@@ -63,12 +63,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class Clip:
+    """smallest: faces below that share of the picture count neither way."""
+
     labels: Labels
     wh: tuple[int, int]
     frames: Frames
+    smallest: float = labelled.FACE_MIN
 
 
-def recorded(paths: Iterable[Path]) -> list[Clip]:
+def recorded(paths: Iterable[Path], smallest: float = labelled.FACE_MIN) -> list[Clip]:
     """What detect.py has written, with the labels of each video."""
     found: list[Clip] = []
     for path in paths:
@@ -77,7 +80,9 @@ def recorded(paths: Iterable[Path]) -> list[Clip]:
         video, _, variant = data["name"].partition("+")
         labels = labelled.read(video)
         labels = replace(labels, video=f"{video}, {variant}") if variant else labels
-        found.append(Clip(labels, (data["wh"][0], data["wh"][1]), frames))
+        if smallest > labelled.FACE_MIN:
+            labels = labels.from_size(smallest)
+        found.append(Clip(labels, (data["wh"][0], data["wh"][1]), frames, smallest))
     return found
 
 
@@ -89,7 +94,7 @@ def scenes_of(clip: Clip) -> list[Clip]:
     edges = [0.0, *clip.labels.cut_s, clip.labels.end_s]
     for number, (start_s, end_s) in enumerate(pairwise(edges), 1):
         inside = [(time_s - start_s, rows) for time_s, rows in clip.frames if start_s <= time_s + 1e-6 < end_s]
-        made.append(Clip(clip.labels.scene(number, start_s, end_s), clip.wh, inside))
+        made.append(replace(clip, labels=clip.labels.scene(number, start_s, end_s), frames=inside))
     return made
 
 
@@ -98,10 +103,10 @@ def derived(clip: Clip) -> list[Clip]:
     video, last_s = clip.labels.video, clip.frames[-1][0]
     if video.startswith("mask_four_people"):
         back = [(last_s - time_s, rows) for time_s, rows in reversed(clip.frames)]
-        cut = Clip(clip.labels.without(0.9, 2.5), clip.wh, _cut(clip.frames, 0.9, 2.5))
-        return [Clip(clip.labels.backwards(), clip.wh, back), cut]
+        cut = replace(clip, labels=clip.labels.without(0.9, 2.5), frames=_cut(clip.frames, 0.9, 2.5))
+        return [replace(clip, labels=clip.labels.backwards(), frames=back), cut]
     if video.startswith("nomask_webcam_cap13"):
-        return [Clip(clip.labels.without(10.0, 25.5), clip.wh, _cut(clip.frames, 10.0, 25.5))]
+        return [replace(clip, labels=clip.labels.without(10.0, 25.5), frames=_cut(clip.frames, 10.0, 25.5))]
     return []
 
 
@@ -180,7 +185,7 @@ def _count(
     said = f"{clip.labels.video}: {event.stream_s:.2f} s at ({box[0]:.2f}, {box[1]:.2f}), size {labelled.size(box):.3f}"
     person = _whose(clip.labels.people, box, event.stream_s)
     if person is None:
-        if labelled.size(box) < labelled.FACE_MIN:
+        if labelled.size(box) < clip.smallest:
             counts.ignored += 1
         else:
             counts.false += 1
@@ -252,6 +257,13 @@ def main() -> None:
     parser.add_argument("--fps", nargs="*", type=float, default=[25.0, 5.0], help="looks a second")
     parser.add_argument("--rule", default="no_mask", choices=("no_mask", "mask_removed"))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the rule's configuration")
+    parser.add_argument(
+        "--smallest",
+        type=float,
+        default=labelled.FACE_MIN,
+        metavar="SHARE",
+        help="faces below count neither way: a model's smallest_face (default: %(default)s, as labelled)",
+    )
     parser.add_argument("--notes", action="store_true", help="say which episodes are false, missed, twice or late")
     arguments = parser.parse_args()
     config = {key: float(value) for key, _, value in (pair.partition("=") for pair in arguments.set)}
@@ -259,7 +271,7 @@ def main() -> None:
         "| video | looks/s | true | false | missed | twice | ignored | switches | late | short | delay p50, s | max |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    every = recorded(arguments.recorded)
+    every = recorded(arguments.recorded, arguments.smallest)
     videos = [clip for clip in every if ", " not in clip.labels.video]
     sets = {
         "videos as they are": videos,

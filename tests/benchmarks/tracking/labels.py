@@ -16,6 +16,7 @@ FACE_MIN = 0.04
 """Root of a face's share of the picture: the smallest anchor of AIZOO's network."""
 FRAME_S = 0.05
 """Labels are that exact."""
+STEP_S = 0.1
 
 Span = tuple[float, float]
 
@@ -62,6 +63,19 @@ class Labels:
     end_s: float
     people: tuple[Person, ...]
     cut_s: tuple[float, ...] = ()
+
+    def from_size(self, smallest: float) -> Labels:
+        """With all faces that never reach that size ignored, and the others expected from when they reach it."""
+
+        def seen(person: Person) -> Person:
+            first, last = person.boxes[0][0], person.boxes[-1][0]
+            times = [first + STEP_S * k for k in range(int((last - first) / STEP_S) + 1)] + [last]
+            large = [time for time in times if size(person.at(time) or person.boxes[0][1]) >= smallest]
+            if not large:
+                return replace(person, ignore=person.ignore or "small")
+            return replace(person, small_until_s=max(person.small_until_s, large[0] if large[0] > first else 0.0))
+
+        return replace(self, people=tuple(map(seen, self.people)))
 
     def backwards(self) -> Labels:
         """Of the video played backwards: who puts a mask on takes it off."""
