@@ -37,7 +37,7 @@ def user_models_dir() -> Path:
 
 
 def user_state_dir() -> Path:
-    """Where what outlives a run is kept by default, a folder a site (XDG base directory specification); not made here."""
+    """Where what outlives a run is kept by default, a folder a site (XDG base directories); not made here."""
     state = os.environ.get("XDG_STATE_HOME", "")
     base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     return base / "facemask-pipeline"

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import wiring
-from pipeline import procfs
-from pipeline.procfs import FamilyTimes
+from pipeline import procfs, wiring
 from pipeline.benchmarks.reference import STEADY_FROM, child_environment, failure
 from pipeline.errors import RuntimeFailure
+from pipeline.procfs import FamilyTimes
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.run_directory import base_directory

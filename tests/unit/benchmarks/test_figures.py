@@ -10,9 +10,9 @@ import pytest
 from pipeline.benchmarks.bare import Timing
 from pipeline.benchmarks.cases import Case, Round, Setup, memory_slope
 from pipeline.benchmarks.observed import Moment, RunFigures, _by_stage, _error_in, _ms_a_frame, _others
-from pipeline.procfs import FamilyTimes
 from pipeline.benchmarks.reference import BareCost, _refusal, _timing, cost_of, failure, wall_ms_per_frame
 from pipeline.errors import ConfigError, RuntimeFailure, StartupError
+from pipeline.procfs import FamilyTimes
 
 MS = 1_000_000
 FIELDS_OF_THE_ISSUE = [
