@@ -247,11 +247,17 @@ def _capture(site: Site, source_id: str, place: Place) -> Stage:
 def _tap(head: Head, ring: PacketRing, pacing: str) -> PacketTap:
     from pipeline.capture.tap import PacketTap
 
-    def wall_ns(time_s: float) -> int:
-        return head.start_wall_ns(time.time_ns()) + round(time_s * 1e9) if pacing == "lossless" else time.time_ns()
+    origin_ns = head.origin_ns(time.monotonic_ns()) if pacing == "live" else 0
 
-    origin_s = head.origin_ns(time.monotonic_ns()) / 1e9 if pacing == "live" else 0.0
-    return PacketTap(ring, origin_s=origin_s, wall_ns=wall_ns)
+    def wall_ns(time_s: float) -> int:
+        match pacing:
+            case "live":
+                return time.time_ns() - time.monotonic_ns() + origin_ns + round(time_s * 1e9)
+            case "lossless":
+                return head.start_wall_ns(time.time_ns()) + round(time_s * 1e9)
+        return time.time_ns()
+
+    return PacketTap(ring, origin_s=origin_ns / 1e9, wall_ns=wall_ns)
 
 
 def _inference(site: Site, name: str, place: Place) -> Stage:

@@ -22,6 +22,11 @@ from pipeline.types import Layout
 CLOCK_HZ = 90_000
 WAITING_MAX = 250
 """Packets that may come before the first picture."""
+SETTLED = 12
+"""Pictures of a live source until its clock is known well enough; the first ones come late or in a rush."""
+APART_S = 1e-4
+USUAL_S = Fraction(1, 25)
+"""How far apart packets are taken to be that come without a timestamp, as the first of an RTSP session does."""
 _SPS, _PPS, _DELIMITER = 7, 8, 9
 _START = b"\0\0\0\1"
 
@@ -42,16 +47,19 @@ class PacketTap:
 
     def __init__(self, ring: PacketRing, *, origin_s: float, wall_ns: Callable[[float], int]) -> None:
         self._ring = ring
+        self._live = origin_s > 0
         self._origin_s = origin_s
         self._wall_ns = wall_ns
         newest = ring.newest()
-        self._last_s = newest.time_s if newest else float("-inf")
+        self._resume_s = self._last_s = newest.time_s if newest else float("-inf")
         self._last_pts = newest.pts if newest else -(1 << 62)
         self._waiting: deque[_Waiting] = deque(maxlen=WAITING_MAX)
         self._reset()
 
     def _reset(self) -> None:
         self._waiting.clear()
+        self._unstamped: deque[tuple[list[bytes], bool]] = deque(maxlen=WAITING_MAX)
+        self._pictures = 0
         self._offset_s: float | None = None
         self._newest_offset_s = 0.0
         self._layout: Layout | None = None
@@ -75,12 +83,20 @@ class PacketTap:
 
     def packet(self, packet: Packet[Any]) -> None:
         """Called for each packet of the video, in the order of decoding, before it is decoded."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is None or not packet.time_base or not packet.size:
+        if not packet.size:
             return
         units = self._units(bytes(packet)) if self._codec == CODEC else []
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None or not packet.time_base:
+            self._unstamped.append((units, packet.is_keyframe))
+            return
+        decoded_s = stamp * packet.time_base
+        for number, (earlier, keyframe) in enumerate(self._unstamped):
+            at_s = decoded_s - (len(self._unstamped) - number) * USUAL_S
+            self._waiting.append(_Waiting(earlier, keyframe, at_s, at_s))
+        self._unstamped.clear()
         shown = packet.pts if packet.pts is not None else stamp
-        self._waiting.append(_Waiting(units, packet.is_keyframe, shown * packet.time_base, stamp * packet.time_base))
+        self._waiting.append(_Waiting(units, packet.is_keyframe, shown * packet.time_base, decoded_s))
         if self._offset_s is not None:
             self._write_waiting()
 
@@ -90,7 +106,8 @@ class PacketTap:
     def picture(self, stamp_s: float, time_s: float, layout: Layout) -> None:
         """A picture of the timestamp ``stamp_s`` has the time ``time_s`` on the source's (or the monotonic) clock."""
         self._newest_offset_s = time_s - self._origin_s - stamp_s
-        if self._offset_s is None:
+        self._pictures += 1
+        if self._offset_s is None and self._pictures >= (SETTLED if self._live else 1):
             self._offset_s, self._layout = self._newest_offset_s, layout
             self._write_waiting()
 
@@ -109,8 +126,9 @@ class PacketTap:
             self._describe()
         assert self._offset_s is not None
         time_s = float(packet.decoded_s) + self._offset_s
-        if not self._begun or time_s <= self._last_s:
+        if not self._begun or time_s <= self._resume_s:
             return  # before the first key frame, or written before this process was started again
+        time_s = max(time_s, self._last_s + APART_S)
         pts = max(round(time_s * CLOCK_HZ), self._last_pts + 1)
         delay = max(0, round((packet.shown_s - packet.decoded_s) * CLOCK_HZ))
         picture = [unit for unit in packet.units if unit[0] & 31 not in (_SPS, _PPS, _DELIMITER)]
