@@ -32,6 +32,7 @@ from pipeline.transport.channel import HealthReceiver
 from pipeline.transport.run_directory import RunDirectory
 
 TICK_S = 0.1
+OBSERVED_EVERY_S = 0.2
 DRAIN_S = 60.0
 """How long a stopped run may take to look at and record what it has captured."""
 TERMINATE_S, KILL_S = 12.0, 3.0
@@ -59,6 +60,7 @@ class Supervisor:
         self._site = site
         self._models_dir = models_dir
         self._observe = observe
+        self._observe_at_s = 0.0
         self._reload = reload
         self._clock = clock
         self._started_ns = time.monotonic_ns()
@@ -146,7 +148,8 @@ class Supervisor:
         self._end_hung()
         self._reload_if_asked()
         self._stop_if_asked()
-        if self._observe:
+        if self._observe and self._clock() >= self._observe_at_s:
+            self._observe_at_s = self._clock() + OBSERVED_EVERY_S
             self._observe(self._gauges.read())
 
     def _release(self) -> None:
