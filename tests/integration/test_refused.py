@@ -62,7 +62,7 @@ SITES = [
     ),
     (site(sources={"gate": {"kind": "file", "path": "x", "speed": 2}}), "unknown field", "'speed' is not a field here"),
     (site(sources={"gate": {"kind": "file", "path": "${NO_SUCH_VARIABLE}"}}), "variable", "${NO_SUCH_VARIABLE} is not"),
-    (site(pipelines=pipeline(zones=[])), "reserved", "pipelines.all.zones: is not supported yet"),
+    (site(pipelines=pipeline(zones=[])), "no zones", "pipelines.all.zones: []: input should be a valid dictionary"),
     (
         site(pipelines=pipeline(detect={"tiles": "2 x 2"})),
         "tiles",
@@ -73,7 +73,10 @@ SITES = [
     (site(detectors={"mask": {"model": "yolo"}}), "unknown model", "'yolo' is not a model here; there are: aizoo-260"),
     (
         site(
-            sinks={name: {"kind": "zeromq", "bind": "tcp://127.0.0.1:5999"} for name in ("one", "two")},
+            sinks={
+                name: {"kind": "zeromq", "bind": "tcp://127.0.0.1:5999", "replay_bind": f"tcp://127.0.0.1:{port}"}
+                for name, port in (("one", 5998), ("two", 5997))
+            },
             pipelines=pipeline(sinks=["one", "two"]),
         ),
         "two on a port",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
+from tests.numbered import write_numbered
 from tests.runs import PATIENCE_S, ROOT, Program, free_port, told_in, wait_until
 
 
@@ -62,3 +66,39 @@ def test_the_only_running_site_is_found_without_an_address(program: Program, fac
     wait_until(lambda: site.over, "the end of the site")
     assert site.finish().code == 0
     assert len(told_in(program.cwd / "e.jsonl")) == 2
+
+
+def test_with_keys_the_command_hears_and_without_it_does_not(program: Program) -> None:
+    """All that the README says of other machines, on this one."""
+    for name in ("site", "laptop"):
+        assert program.run("keys", "new", name).code == 0
+    address = f"tcp://127.0.0.1:{free_port()}"
+    write_numbered(program.cwd / "empty.mp4", 500)
+    values = {
+        "name": "guarded",
+        "sources": {"gate": {"kind": "file", "path": "empty.mp4", "realtime": True}},
+        "detectors": {"mask": {"model": "facemask"}},
+        "rules": {"telling": {"kind": "tests.telling", "per_frame": 1, "total": 10_000}},
+        "events": {"retention_days": 0},
+        "sinks": {
+            "alerts": {
+                "kind": "zeromq",
+                "bind": address,
+                "secret_key_file": "site.key_secret",
+                "client_keys": ["laptop.key"],
+            }
+        },
+        "pipelines": {"all": {"sources": ["gate"], "detector": "mask", "rules": ["telling"], "sinks": ["alerts"]}},
+    }
+    (program.cwd / "site.yaml").write_text(yaml.safe_dump(values))
+    keys = ("--key", "laptop.key_secret", "--server-key", "site.key")
+    hearing = program.start("events", address, "--after", 0, "--count", 100, "--json", *keys)
+    deaf = program.start("events", address, "--after", 0, "--count", 1)
+    site = program.start("run", "site.yaml", PYTHONPATH=str(ROOT))
+    heard = hearing.finish()
+    assert [json.loads(line)["seq"] for line in heard.stdout.splitlines()] == list(range(1, 101))
+    site.signal(signal.SIGINT)
+    assert site.finish().code == 0
+    assert not deaf.over
+    deaf.signal(signal.SIGINT)
+    assert deaf.finish().stdout == ""
