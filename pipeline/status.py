@@ -27,8 +27,8 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     """One source now. Counts are of the whole run; rates are since the report before, None in the first.
 
     state, reason: as ``SourceStatus``; since_s: for how long. newest_s: age of the newest frame. skipped: by cause.
-    losses: how often it was live and then lost. latency_ms: capture to result; begun_ms: age of a frame when a look at
-    it begins.
+    losses: how often it was live and then lost; reconnects: how often it came back from that. latency_ms: capture to
+    result; begun_ms: age of a frame when a look at it begins.
     """
 
     state: str
@@ -47,6 +47,7 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     faces_no_mask: int
     events: int
     losses: int
+    reconnects: int
     latency_ms: Mapping[str, float | None]
     begun_ms: Mapping[str, float | None]
 
@@ -150,6 +151,7 @@ class Monitor:
             faces_no_mask=figures.faces_no_mask,
             events=figures.events,
             losses=head.losses,
+            reconnects=head.losses - int(head.losses > 0 and state != "live"),
             latency_ms=_quantiles(results.latency_counts),
             begun_ms=_quantiles(results.age_counts),
         )

@@ -81,7 +81,7 @@ def table(report: SiteReport) -> Group:
     sources = Table(title=f"{report.name} (pid {report.pid})", title_justify="left", box=None, pad_edge=False)
     for heading in ("source", "state"):
         sources.add_column(heading)
-    for heading in ("fps", "looked at", "newest", "p50 / p99 ms", "skipped", "lost", "faces", "events"):
+    for heading in ("fps", "looked at", "newest", "p50 / p99 ms", "skipped", "reconnects", "faces", "events"):
         sources.add_column(heading, justify="right")
     for name, source in report.sources.items():
         sources.add_row(name, *_source_row(source))
@@ -108,7 +108,7 @@ def _source_row(source: SourceReport) -> list[Text | str]:
         _age(source),
         " / ".join(_figure(source.latency_ms[q], "{:.0f}") for q in ("p50", "p99")),
         skipped,
-        str(source.losses),
+        str(source.reconnects),
         f"{source.faces_mask}+{source.faces_no_mask}",
         str(source.events),
     ]

@@ -67,16 +67,18 @@ def test_rates_are_since_the_report_before(tmp_path: Path, monitor: Monitor, clo
     assert (gate.fps, gate.detected_fps) == (20.0, 4.0)  # 50 and 10 in 2.5 s
     assert (gate.frames, gate.detected, gate.skipped, gate.newest_s) == (50, 10, {"rate": 40}, 0.5)
     assert gate.latency_ms["p50"] == pytest.approx(7, rel=0.03)
-    assert gate.losses == 1
+    assert (gate.losses, gate.reconnects) == (1, 1)
     assert (yard.state, yard.fps, yard.newest_s, yard.latency_ms["p99"]) == ("connecting", 0.0, None, None)
 
 
 def test_a_source_says_how_it_stands_and_since_when(tmp_path: Path, monitor: Monitor, clock: FakeClock) -> None:
     head = Head.attach(tmp_path, "gate")
+    head.count_loss()
     head.changes.add("backing_off", "refused", since_ns=clock(), wall_ns=0, time_s=0, seq=0)
     clock.pass_s(12)
     gate = monitor.read().sources["gate"]
     assert (gate.state, gate.reason, gate.since_s) == ("backing_off", "refused", 12.0)
+    assert (gate.losses, gate.reconnects) == (1, 0)
     head.end("stopped")
     assert (monitor.read().sources["gate"].state, monitor.read().sources["gate"].reason) == ("ended", "stopped")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inference.schedule import STILL_S_MAX, Pace, StillScene
@@ -33,6 +33,7 @@ def test_without_a_limit_every_frame_is_due() -> None:
     assert looked_at(Pace(None), times) == times
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(1e-3, 0.5), min_size=1, max_size=200), st.floats(0.5, 60))
 def test_looks_are_never_more_than_that_and_no_interval_with_a_frame_is_left_out(
     steps_s: list[float], max_fps: float

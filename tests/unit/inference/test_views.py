@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import resources
@@ -78,6 +78,7 @@ def viewing(region: Region = FULL, grid: str = "2x1", overlap: float = 0.2) -> V
     return ViewingDetector(cast("Detector", Spot()), Looks(region, grid, overlap))
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     width=st.integers(2, 4000), height=st.integers(2, 3000), columns=st.integers(1, 8), rows=st.integers(1, 8),
     overlap=st.floats(0, 0.5), corner=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)), share=st.floats(0.05, 1),
