@@ -7,11 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from pipeline.errors import ConfigError
 from pipeline.sinks.event_log import BUSY_TIMEOUT_S, check_format
-from pipeline.sinks.schema import SCHEMA_VERSION
+from pipeline.sinks.schema import to_json
 
 
 class Bounds(NamedTuple):
@@ -120,7 +118,7 @@ class EventReader:
         return [self._json(number, body) for number, body in rows]
 
     def _json(self, seq: int, body: bytes) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, "log_id": self.log_id, "seq": seq, **msgspec.json.decode(body)}
+        return to_json(body, log_id=self.log_id, seq=seq)
 
     def close(self) -> None:
         """Safe twice."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pipeline.sinks.schema import to_json
 from pipeline.types import Event, Phase
 
@@ -24,4 +26,9 @@ def event(track: int, phase: Phase = "new", source: str = "gate", stream_s: floa
 
 
 def numbered(seq: int, log_id: str = LOG_ID, source: str = "gate") -> dict[str, Any]:
-    return to_json(event(seq, source=source), log_id=log_id, seq=seq)
+    return told(event(seq, source=source), seq, log_id)
+
+
+def told(event: Event, seq: int, log_id: str = LOG_ID) -> dict[str, Any]:
+    """The event as a sink gets it."""
+    return to_json(msgspec.json.encode(event), log_id=log_id, seq=seq)

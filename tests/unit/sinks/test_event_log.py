@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, Disconnected, RuntimeFailure, StartupEr
 from pipeline.sinks import event_log
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.event_reader import Bounds, EventReader, Gap
-from pipeline.sinks.schema import event_schema, parse
+from pipeline.sinks.schema import event_schema
 from tests.unit.sinks.events import OTHER_LOG_ID, event
 
 RUN = "run-1"
@@ -231,11 +231,3 @@ def test_what_cannot_be_stored_at_all_is_a_failure_and_takes_nothing(path: Path,
     with pytest.raises(RuntimeFailure, match=r"events\.sqlite"):
         log.append([event(1)], outbox=("gate", 1, 0))
     assert all_of(path) == []
-
-
-@pytest.mark.parametrize(
-    "line", [b"", b"null", b"[]", b"{}", b"\xff", b'{"seq": 1e999}', b'{"a":' * 100_000, b'{"schema_version": 1}']
-)
-def test_what_is_no_event_is_a_value_error(line: bytes) -> None:
-    with pytest.raises(ValueError, match="not an event"):
-        parse(line)

@@ -16,11 +16,10 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError, Disconnected
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.kinds import mqtt
-from pipeline.sinks.schema import to_json
 from pipeline.sinks.sink import SinkContext
 from tests.runs import free_port, wait_until
 from tests.servers import PASSWORD, USER, Broker, Certificate, MqttListener, make_certificate
-from tests.unit.sinks.events import LOG_ID, event, numbered
+from tests.unit.sinks.events import LOG_ID, event, numbered, told
 
 PREFIX = "facemask/site"
 
@@ -65,11 +64,11 @@ def state(listener: MqttListener, source: str = "gate") -> Any:
 
 
 def test_events_come_in_order_and_the_state_follows(sink: mqtt.Mqtt, listener: MqttListener) -> None:
-    first, second = (to_json(event(n), log_id=LOG_ID, seq=n) for n in (1, 2))
-    ends = [to_json(event(n, "end"), log_id=LOG_ID, seq=n + 2) for n in (1, 2)]
-    for told in (first, second, *ends):
-        sink.write(told)
-        open_now = 2 - abs(2 - told["seq"])
+    first, second = (told(event(n), n) for n in (1, 2))
+    ends = [told(event(n, "end"), n + 2) for n in (1, 2)]
+    for each in (first, second, *ends):
+        sink.write(each)
+        open_now = 2 - abs(2 - each["seq"])
         wait_until(lambda open_now=open_now: state(listener)["episodes"] == open_now, "the state")  # type: ignore[misc]
         assert state(listener)["alert"] == ("ON" if open_now else "OFF")
     assert listener.events(PREFIX) == [first, second, *ends]
@@ -80,7 +79,7 @@ def test_what_stands_there_is_told_to_those_who_come_later(
     sink: mqtt.Mqtt, broker: Broker, certificate: Certificate
 ) -> None:
     sink.write(numbered(1))
-    sink.write(to_json(event(9, kind="source_lost"), log_id=LOG_ID, seq=2))
+    sink.write(told(event(9, kind="source_lost"), 2))
     with closing(MqttListener(broker, certificate.path, "late")) as late:
         wait_until(lambda: late.last(f"{PREFIX}/availability") == "online", "the availability")
         wait_until(lambda: state(late) is not None, "the state")
