@@ -33,7 +33,8 @@ detectors: {{mask: {{model: {model}}}}}
 rules: {{no_mask: {{kind: no_mask, confirm_s: 0.2, cooldown_s: 1}}}}
 sinks:
   page: {{kind: web, bind: "127.0.0.1:{port}"}}
-pipelines: {{entrance: {{sources: [gate, yard], detector: mask, rules: [no_mask], sinks: [page]}}}}
+  evidence: {{kind: clips, directory: "{place}/evidence", pre_s: 1, post_s: 1}}
+pipelines: {{entrance: {{sources: [gate, yard], detector: mask, rules: [no_mask], sinks: [page, evidence]}}}}
 """
 
 
@@ -75,7 +76,7 @@ def site(
 ) -> Iterator[Watched]:
     place, port = tmp_path_factory.mktemp("site"), free_port()
     config = place / "site.yaml"
-    config.write_text(SITE.format(face=visitor_video, plain=plain_video, model=MODEL, port=port))
+    config.write_text(SITE.format(place=place, face=visitor_video, plain=plain_video, model=MODEL, port=port))
     with temporary_base() as base, Program(place, base, models_dir) as program:
         watched = Watched(program.start("run", config), base, port)
         wait_until(watched.up, "the page with both cameras live")
@@ -193,6 +194,18 @@ def test_events_come_by_themselves_and_filters_sort_them_out(page: tuple[Any, Se
     assert "gate" in (view.locator("#details").text_content() or "")
     view.keyboard.press("Escape")
     view.wait_for_selector("#details", state="hidden")
+
+
+def test_an_event_shows_its_clip(page: tuple[Any, Seen], site: Watched) -> None:
+    view, seen = page
+    opened(view, site)
+    wait_until(lambda: any(item["kind"] == "clip" for item in site.get("/clips")), "a clip")
+    view.locator(".event", has_text="clip").first.click()
+    video = view.locator("#evidence video")
+    wait_until(lambda: video.evaluate("video => video.currentTime > 0.3 && video.videoWidth"), "a clip that plays")
+    assert video.evaluate("video => video.duration") > 2  # what came before and behind is in it
+    assert view.locator("#face img").evaluate("image => image.naturalWidth") > 0
+    assert seen.complaints == []
 
 
 def test_a_camera_that_is_held_greys_and_comes_back(page: tuple[Any, Seen], site: Watched) -> None:

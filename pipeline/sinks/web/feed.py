@@ -36,11 +36,12 @@ class Opening(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """One frame. number: counts the feed's fragments. seq: of the frame."""
+    """One frame. number: counts the feed's fragments. seq: of the frame. time_s: its place on the player's clock."""
 
     number: int
     keyframe: bool
     seq: int
+    time_s: float
     data: bytes
     opening: Opening
 
@@ -172,8 +173,9 @@ class Feed:
         duration = min(max(duration, _DURATION_MIN), _DURATION_MAX)
         self._last = packet
         data = fmp4.fragment(self._end + 1, packet, self._decode_time, duration)
+        time_s = self._decode_time / CLOCK_HZ
         self._decode_time += duration
-        self._kept.append(Fragment(self._end, packet.keyframe, packet.seq, data, opening))
+        self._kept.append(Fragment(self._end, packet.keyframe, packet.seq, time_s, data, opening))
         self._bytes += len(data)
         self._end += 1
         while len(self._kept) > FRAGMENTS_MAX or (self._bytes > BYTES_MAX and len(self._kept) > 1):

@@ -29,8 +29,8 @@ async def send_video(socket: WebSocket, feed: Feed, view: View) -> None:
     """Fragmented MP4 over a WebSocket.
 
     A text message ``{"mime", "width", "height"}`` comes before every initialisation segment, which is the next binary
-    message. Each further binary message is a float64 (little-endian: the age of the frame in milliseconds when it was
-    sent) and a fragment of one frame.
+    message. Each further binary message is two float64 (little-endian: the age of the frame in milliseconds when it
+    was sent, -1 if unknown; its place on the player's clock in seconds) and a fragment of one frame.
     """
     try:
         await socket.accept()
@@ -71,7 +71,8 @@ async def _send_fragments(socket: WebSocket, feed: Feed, view: View) -> None:
                     await socket.send_text(json.dumps({"mime": mime, "width": opening.width, "height": opening.height}))
                     await socket.send_bytes(opening.header)
                 age_ms = view.age_ms(fragment.seq)
-                await socket.send_bytes(struct.pack("<d", -1 if age_ms is None else age_ms) + fragment.data)
+                before = struct.pack("<dd", -1 if age_ms is None else age_ms, fragment.time_s)
+                await socket.send_bytes(before + fragment.data)
 
 
 class Streaming:

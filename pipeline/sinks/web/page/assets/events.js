@@ -147,7 +147,8 @@ export class Events {
       video.setAttribute("aria-label", "Clip of this event");
     } else if (snapshot) Object.assign(place.appendChild(new Image()), { src: snapshot, alt: "Snapshot of this event" });
     const crop = evidence(episode, "crop");
-    if (crop) Object.assign(place.appendChild(new Image()), { src: crop, alt: "The face", className: "crop" });
+    document.getElementById("face").replaceChildren();
+    if (crop) Object.assign(document.getElementById("face").appendChild(new Image()), { src: crop, alt: "The face", className: "crop" });
     const time = (text) => (text ? new Date(text).toLocaleString() : "");
     const percent = (share) => (share === null || share === undefined ? "" : `${Math.round(share * 100)} %`);
     const facts = {

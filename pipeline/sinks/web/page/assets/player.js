@@ -6,9 +6,9 @@ const Source = window.ManagedMediaSource ?? window.MediaSource;
 const KEPT_S = 8;
 const BEHIND_S = 0.4;
 const FAILURES_MAX = 3;
-// where the decode time stands in a fragment, behind the 8 bytes of the age (pipeline/sinks/fmp4.py)
-const DECODE_TIME_AT = 8 + 61 + 60;
-const CLOCK_HZ = 90000;
+// before each fragment: its age in milliseconds and its place on the player's clock in seconds, as float64
+const PREFIX_BYTES = 16;
+const tick = (seconds) => Math.round(seconds * 1000);
 
 export class Player {
   /** latency(ms or null) is called now and then; shown() with the first picture of each connection. */
@@ -109,9 +109,9 @@ export class Player {
   take(data) {
     const view = new DataView(data);
     const age = view.getFloat64(0, true);
-    if (age >= 0) this.captured.set(Number(view.getBigUint64(DECODE_TIME_AT)), performance.now() - age);
+    if (age >= 0) this.captured.set(tick(view.getFloat64(8, true)), performance.now() - age);
     if (this.captured.size > 200) this.captured.delete(this.captured.keys().next().value);
-    this.queue.push(new Uint8Array(data, 8));
+    this.queue.push(new Uint8Array(data, PREFIX_BYTES));
     this.feed();
   }
 
@@ -143,7 +143,7 @@ export class Player {
   }
 
   measure({ mediaTime, expectedDisplayTime }) {
-    const captured = this.captured.get(Math.round(mediaTime * CLOCK_HZ));
+    const captured = this.captured.get(tick(mediaTime));
     if (captured === undefined) return;
     this.latencies.push(expectedDisplayTime - captured);
     if (this.latencies.length < 12) return;
