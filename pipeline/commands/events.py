@@ -148,7 +148,8 @@ def _opened(path: Path) -> EventReader:
 def event_log(where: str | None) -> tuple[Path, bool]:
     """Where the log of that site lies, and whether it runs; raises ``ConfigError`` where that does not say it."""
     sites = {site.name: site for site in running()}
-    names = _listed(sites)
+    kept = {path.parent.name: path for path in resources.user_state_dir().glob(f"*/{wiring.EVENT_LOG}")}
+    there = f"running now: {_listed(sites)}; kept: {_listed(kept)}"
     if where and where.endswith((".yaml", ".yml")):
         site = config.load(Path(where))
         if site.name not in sites:
@@ -156,18 +157,15 @@ def event_log(where: str | None) -> tuple[Path, bool]:
         where = site.name
     if where is None:
         if len(sites) != 1:
-            raise ConfigError(f"events needs the name of a site, a SITE.yaml or an address; running now: {names}")
+            raise ConfigError(f"events needs the name of a site, a SITE.yaml or an address; {there}")
         where = next(iter(sites))
     if where in sites:
         path = sites[where].description.get("event_log")
         if path is None:
             raise ConfigError(f"{where}: keeps no events: it has no sink for them, and no log")
         return Path(path), True
-    kept = {path.parent.name: path for path in resources.user_state_dir().glob(f"*/{wiring.EVENT_LOG}")}
     if where not in kept:
-        raise ConfigError(
-            f"no site named {where!r} is running, and no log of it is kept; running now: {names}; kept: {_listed(kept)}"
-        )
+        raise ConfigError(f"no site named {where!r} is running, and no log of it is kept; {there}")
     return kept[where], False
 
 
