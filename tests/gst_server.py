@@ -11,6 +11,7 @@ import json
 import random
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import gi
@@ -28,7 +29,7 @@ DEMUXED = (
     " ! appsink name=units sync=false max-buffers=0"
 )
 SENT = (
-    "( appsrc name=units is-live=true format=time block=false max-bytes=0"
+    "( appsrc name=units is-live=true format=time max-bytes=0"
     " caps=video/x-{codec},stream-format=byte-stream,alignment=au"
     " ! {parser} config-interval=-1 ! rtp{codec}pay pt=96 mtu=1400 ! identity name=pay0 )"
 )
@@ -53,41 +54,56 @@ def access_units(path: str, codec: str) -> list[tuple[bytes, bool]]:
     return units
 
 
+def damaged(unit: bytes) -> bytes:
+    first = min(BEFORE_SLICES, len(unit) // 2)
+    return unit[:first] + bytes(byte ^ 0x55 for byte in unit[first:])
+
+
 class Camera:
-    """Sends one of its files round and round, with timestamps that go on."""
+    """Sends one of its files round and round, to each client from the beginning, with timestamps that go on."""
 
     def __init__(self, files: list[str], codec: str, fps: float, lost: float) -> None:
         self.codec, self.parser = codec, f"{codec}parse"
         self._films = [access_units(path, codec) for path in files]
-        self._film = self._films[0]
         self._duration_ns = round(1e9 / fps)
         self._chance = random.Random(2026)
         self.lost, self.damaged = lost, 0.0
-        self._at = self._sent = 0
-        self._next: list[tuple[bytes, bool]] | None = None
-
-    def show(self, film: int) -> None:
-        """At the end of the group of pictures that is being sent."""
-        self._next = self._films[film]
+        self.shown = 0
+        """Which film; another one begins where the one before has a key frame."""
 
     def configure(self, _factory: Any, media: Any) -> None:
+        """A client has come."""
         element = media.get_element()
-        self._sent = 0
-        element.get_by_name("units").connect("need-data", self._feed)
+        over = threading.Event()
+        media.connect("unprepared", lambda _: over.set())
+        source = element.get_by_name("units")
+        threading.Thread(target=self._send, args=(source, over), daemon=True).start()
         element.get_by_name("pay0").get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, self._pass)
 
-    def _feed(self, source: Any, _length: int) -> None:
-        if self._next and self._film[self._at % len(self._film)][1]:
-            self._film, self._next, self._at = self._next, None, 0
-        unit, keyframe = self._film[self._at % len(self._film)]
-        if self.damaged and not keyframe and self._chance.random() < self.damaged:
-            first = min(BEFORE_SLICES, len(unit) // 2)
-            unit = unit[:first] + bytes(byte ^ 0x55 for byte in unit[first:])
-        buffer = Gst.Buffer.new_wrapped(unit)
-        buffer.pts = buffer.dts = self._sent * self._duration_ns
-        buffer.duration = self._duration_ns
-        self._at, self._sent = self._at + 1, self._sent + 1
-        source.emit("push-buffer", buffer)
+    def _send(self, source: Any, over: threading.Event) -> None:
+        """Picture after picture when it is due; asked for data, the source would ask for too much before it plays."""
+        while source.get_state(Gst.SECOND)[1] != Gst.State.PLAYING:
+            if over.is_set():
+                return
+        clock, base = source.get_clock(), source.get_base_time()
+        first = clock.get_time() - base
+        for number, unit in enumerate(self._units()):
+            due = first + number * self._duration_ns
+            if over.wait(max(0, due - (clock.get_time() - base)) / 1e9):
+                return
+            buffer = Gst.Buffer.new_wrapped(unit)
+            buffer.pts = buffer.dts = due
+            buffer.duration = self._duration_ns
+            source.emit("push-buffer", buffer)
+
+    def _units(self) -> Iterator[bytes]:
+        shown = self.shown
+        while True:
+            for unit, keyframe in self._films[shown]:
+                if keyframe and shown != self.shown:
+                    break
+                yield unit if keyframe or self._chance.random() >= self.damaged else damaged(unit)
+            shown = self.shown
 
     def _pass(self, _pad: Any, _info: Any) -> Any:
         """Loses so many packets on the way."""
@@ -122,7 +138,6 @@ def main() -> None:
         camera = Camera(files, settings.get("codec", "h264"), settings.get("fps", 25), settings.get("lost", 0.0))
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(SENT.format(codec=camera.codec, parser=camera.parser))
-        factory.set_shared(True)
         if login:
             permissions = GstRtspServer.RTSPPermissions()
             permissions.add_permission_for_role("viewer", "media.factory.access", True)
@@ -143,7 +158,7 @@ def obey(cameras: dict[str, Camera], loop: Any) -> None:
     for line in sys.stdin:
         command, name, value = json.loads(line)
         if command == "show":
-            cameras[name].show(value)
+            cameras[name].shown = value
         else:
             cameras[name].damaged = value
     loop.quit()
