@@ -89,10 +89,11 @@ class _Face(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=True):
-    """episodes: how many there have been. found: faces in the newest look."""
+    """episodes: how many there have been. found: the tracks of the newest look. scene_s: when its scene began."""
 
     episodes: int = 0
-    found: int = 0
+    found: list[int] = []
+    scene_s: float = 0.0
     faces: dict[int, _Face] = {}
     version: Literal[2] = 2
 
@@ -128,8 +129,8 @@ class BareFaces:
             return []
         now = Moment.of(result.frame)
         found = [track for track in result.tracks if track.detected]
-        self._state.found = len(found)
         present = {track.id for track in found}
+        self._note_scene(result, present)
         events: list[Event] = []
         for track in found:
             face = self._state.faces.get(track.id) or self._arrive(track, now, present)
@@ -173,12 +174,18 @@ class BareFaces:
         self._state.faces[track.id] = face
         return face
 
+    def _note_scene(self, result: Result, present: set[int]) -> None:
+        """Nobody returns from another scene: one in which not one of several tracks is even carried forward."""
+        if len(self._state.found) > 1 and present and not {t.id for t in result.tracks} & set(self._state.found):
+            self._state.scene_s = result.frame.time_s
+        self._state.found = sorted(present)
+
     def _lost_at(self, box: Box, reach: float, since_s: float, now: Moment, present: set[int]) -> _Face | None:
         """A face that was lost within ``reach`` face sizes of there, not before ``since_s``, and has something to take
         up: an episode, a cool-down, a mask that was worn."""
         for track_id, face in self._state.faces.items():
             known = face.episode is not None or self._is_quiet(face, now.stream_s) or self._has_worn(face)
-            recent = face.seen.stream_s >= since_s
+            recent = face.seen.stream_s >= max(since_s, self._state.scene_s)
             if known and recent and track_id not in present and _about_same_place(face.box, box, reach):
                 return face
         return None
@@ -281,7 +288,7 @@ class BareFaces:
             confidence_best=episode.best,
             reason=reason,
             number=episode.number if phase == "update" else 0,
-            faces=self._state.found,
+            faces=len(self._state.found),
         )
 
     def _has_worn(self, face: _Face) -> bool:

@@ -34,6 +34,8 @@ LOOK_S_MAX = 0.25
 """One look is evidence for at most this long, however long ago the last one was."""
 HIDDEN_IOU = 0.3
 """A carried track is not reported where a found one covers it so much."""
+CUT_IOU = 0.2
+"""The picture shows another scene when of two faces or more not one overlaps so much with any that was there before."""
 TRACKS_MAX = 256
 """Beyond these the tracks that were found longest ago are dropped, so that cost and state stay bounded."""
 
@@ -125,6 +127,8 @@ class Tracker:
         """Matches ``found`` with the tracks, strong ones first, and begins tracks for what is left of those."""
         strong = [face for face in found if face.confidence >= self._start_confidence]
         weak = [face for face in found if face.confidence < self._start_confidence]
+        if self._is_another_scene(time_s, strong, expected):
+            self._state.tracks, expected[:] = [], []
         free = list(range(len(self._state.tracks)))
         reports: list[Track] = []
         for candidates in (strong, weak):
@@ -147,6 +151,14 @@ class Tracker:
             track = self._begin(face, time_s)
             reports.append(track.report(track.xyxy, detected=True))
         return reports
+
+    def _is_another_scene(self, time_s: float, strong: list[Face], expected: list[Motion]) -> bool:
+        """Whether the camera has been switched, or an edited video cut: nobody who was there goes on."""
+        tracks = zip(self._state.tracks, expected, strict=True)
+        before = [motion for track, motion in tracks if time_s - track.seen_s <= MISSED_SHOWN_S]
+        if len(before) < 2 or len(strong) < 2:
+            return False
+        return not any(iou(motion.xyxy, face.xyxy) >= CUT_IOU for motion in before for face in strong)
 
     def _begin(self, face: Face, time_s: float) -> _Followed:
         look_s = 0.0 if self._state.looked_s is None else min(time_s - self._state.looked_s, LOOK_S_MAX)

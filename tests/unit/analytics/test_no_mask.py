@@ -103,6 +103,13 @@ def test_a_second_track_on_one_face_is_not_a_second_person() -> None:
     assert story(play(masked_before, "mask_removed")) == ["new", "end_of_stream"]
 
 
+def test_behind_a_cut_everybody_is_somebody_else() -> None:
+    before, after = [at(300), at(900)], [at(380), at(820)]
+    events = play(span(0, 2, before) + span(2, 4, after))
+    assert story(events) == ["new", "new", "new", "new", *["end_of_stream"] * 4]
+    assert story(play(span(0, 2, before) + span(2, 4, [at(380), at(900)]))) == ["new"] * 2 + ["end_of_stream"] * 2
+
+
 def test_somebody_else_elsewhere_is_an_episode_of_its_own() -> None:
     looks = span(0, 2, [at(400)]) + span(2, 5.5, []) + span(5.5, 8, [at(800)])
     events = play(looks)

@@ -39,6 +39,23 @@ def test_both_classes_on_one_face_are_one_track_of_the_stronger() -> None:
 
 
 @pytest.mark.parametrize("fps", [25, 5])
+def test_behind_a_cut_nobody_goes_on_and_nobody_is_carried(fps: int) -> None:
+    before: list[Face] = [(300.0, 300.0, 80.0, 0.9, BARE), (900.0, 300.0, 80.0, 0.9, BARE)]
+    after: list[Face] = [(370.0, 300.0, 80.0, 0.9, MASK), (830.0, 300.0, 80.0, 0.9, MASK)]
+    tracker = Tracker(2)
+    follow(tracker, [Look(k / fps, before) for k in range(fps)])
+    (tracks,) = follow(tracker, [Look(1.0, after)])
+    assert [(track.id, track.class_id, track.detected) for track in tracks] == [(3, MASK, True), (4, MASK, True)]
+
+
+def test_two_who_walk_on_and_one_who_stays_are_no_cut() -> None:
+    tracker = Tracker(2)
+    follow(tracker, [Look(k / 5, [(300.0, 300.0, 80.0, 0.9, BARE), (900.0, 300.0, 80.0, 0.9, BARE)]) for k in range(5)])
+    (tracks,) = follow(tracker, [Look(1.0, [(370.0, 300.0, 80.0, 0.9, BARE), (900.0, 300.0, 80.0, 0.9, BARE)])])
+    assert [track.id for track in tracks] == [1, 2]
+
+
+@pytest.mark.parametrize("fps", [25, 5])
 def test_a_flickering_class_does_not_change_the_track_s(fps: int) -> None:
     looks = [Look(k / fps, [(400, 300, 80, 0.9, BARE if k % 4 == 3 else MASK)]) for k in range(8 * fps)]
     assert {track.class_id for tracks in follow(Tracker(2), looks) for track in tracks} == {MASK}
