@@ -24,6 +24,8 @@ from pipeline.transport.ring import Reader
 from pipeline.types import I420, Layout, Result
 
 NEVER_S, FOREVER_S = float("-inf"), float("inf")
+BEHIND_MAX = 2
+"""Frames; where somebody only watches, the newest is shown instead."""
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,9 @@ class AnnotatorStage:
         """Raises ``RuntimeFailure`` at the end, or with the last sink that failed."""
         self._bell.clear()
         if self._next < self._results.published:
+            if self._results.published - self._next > BEHIND_MAX and self._hurries():
+                self._pass(self._results.published - 2, NEVER_S)
+                self._next = self._results.published - 1
             self._take(self._next)
             self._next += 1
             return 0
@@ -101,6 +106,10 @@ class AnnotatorStage:
             self._finish()
             return None
         return BELL_TIMEOUT_S
+
+    def _hurries(self) -> bool:
+        """Whether what is shown should be fresh rather than complete: of a live source that nobody keeps."""
+        return not self._reader.head.waits and not any(outlet.sink.lossless for outlet in self._outlets)
 
     def _take(self, seq: int) -> None:
         try:

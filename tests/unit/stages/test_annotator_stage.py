@@ -162,6 +162,21 @@ def test_sinks_that_may_skip_get_every_frame_as_well(tmp_path: Path) -> None:
     stage.close()
 
 
+def test_of_a_live_source_that_nobody_keeps_the_newest_is_shown(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lossless=False)
+    sink = FakeSink([])
+    sink.lossless = False  # type: ignore[misc]
+    stage = bench.annotator([sink])
+    bench.frames(10)
+    work(stage)
+    bench.frames(2)
+    work(stage)
+    assert [seq for seq, _, _ in sink.stored] == [9, 10, 11]
+    assert bench.head.position("annotator") == 12
+    assert bench.missing() == []
+    stage.close()
+
+
 def test_a_change_of_size_is_a_new_stream(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     sink = FakeSink([])
