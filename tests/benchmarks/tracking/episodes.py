@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +84,6 @@ def recorded(paths: Iterable[Path], smallest: float = labelled.FACE_MIN) -> list
             labels = labels.from_size(smallest)
         found.append(Clip(labels, (data["wh"][0], data["wh"][1]), frames, smallest))
     return found
-
-
-def scenes_of(clip: Clip) -> list[Clip]:
-    """An edited video as the cameras saw it: one clip a scene; any other as it is."""
-    if not clip.labels.cut_s:
-        return [clip]
-    made: list[Clip] = []
-    edges = [0.0, *clip.labels.cut_s, clip.labels.end_s]
-    for number, (start_s, end_s) in enumerate(pairwise(edges), 1):
-        inside = [(time_s - start_s, rows) for time_s, rows in clip.frames if start_s <= time_s + 1e-6 < end_s]
-        made.append(replace(clip, labels=clip.labels.scene(number, start_s, end_s), frames=inside))
-    return made
 
 
 def derived(clip: Clip) -> list[Clip]:
@@ -275,7 +263,6 @@ def main() -> None:
     videos = [clip for clip in every if ", " not in clip.labels.video]
     sets = {
         "videos as they are": videos,
-        "their scenes": [scene for clip in videos for scene in scenes_of(clip)],
         "made of them": [made for clip in every for made in (derived(clip) if clip in videos else [clip])],
     }
     for (name, clips), fps in product(sets.items(), arguments.fps):

@@ -57,12 +57,9 @@ class Person:
 
 @dataclass(frozen=True)
 class Labels:
-    """cut_s: where the picture changes to another scene."""
-
     video: str
     end_s: float
     people: tuple[Person, ...]
-    cut_s: tuple[float, ...] = ()
 
     def from_size(self, smallest: float) -> Labels:
         """With all faces that never reach that size ignored, and the others expected from when they reach it."""
@@ -87,17 +84,6 @@ class Labels:
 
         return replace(self, video=f"{self.video}, backwards", people=tuple(map(turned, self.people)))
 
-    def scene(self, number: int, start_s: float, end_s: float) -> Labels:
-        """Of one scene alone: the people who are there for longer than a frame, on its own clock."""
-
-        def moved(person: Person) -> Person:
-            boxes = tuple((time - start_s, box) for time, box in person.boxes)
-            bare = tuple((a - start_s, b - start_s) for a, b in person.bare)
-            return replace(person, boxes=boxes, bare=bare, small_until_s=max(0.0, person.small_until_s - start_s))
-
-        there = [p for p in self.people if p.boxes[0][0] < end_s - FRAME_S and p.boxes[-1][0] > start_s + FRAME_S]
-        return Labels(f"{self.video}, scene {number}", end_s - start_s, tuple(map(moved, there)))
-
     def without(self, start_s: float, end_s: float) -> Labels:
         """Of the video with that part cut out."""
 
@@ -121,7 +107,7 @@ def read(video: str) -> Labels:
         boxes = tuple((float(time), tuple(box)) for time, box in given["boxes"].items())
         bare = tuple((float(start), float(end)) for start, end in given.get("bare", ()))
         people.append(Person(name, boxes, bare, given.get("ignore"), given.get("small_until_s", 0.0)))
-    return Labels(video, float(data["end_s"]), tuple(people), tuple(map(float, data.get("cut_s", ()))))
+    return Labels(video, float(data["end_s"]), tuple(people))
 
 
 def size(box: Box) -> float:

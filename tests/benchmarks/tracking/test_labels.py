@@ -47,11 +47,3 @@ def test_a_cut_takes_its_part_of_every_span() -> None:
     given = labels.read(DONNING)
     man = next(person for person in given.without(0.9, 2.5).people if person.name == "man on the left")
     assert [second for span in man.bare for second in span] == pytest.approx([0, 0.9, 3.76, 8.02])
-
-
-def test_a_scene_holds_its_own_people_on_its_own_clock() -> None:
-    scene = labels.read("mask_airport_crowd_640x360").scene(2, 4.1, 12.9)
-    names = [person.name for person in scene.people]
-    assert "woman on the left" in names
-    assert "woman in white" not in names
-    assert list(scene.people[names.index("woman on the left")].bare[0]) == pytest.approx([0, 8.8])
