@@ -126,7 +126,7 @@ def logged(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield from found
             seq = found[-1]["seq"] if found else seq
             if len(found) < BATCH:
-                if begins and not options.follow:
+                if (begins and not options.follow) or not path.exists():  # it ended with its run
                     return
                 time.sleep(LOOK_EVERY_S)
 

@@ -34,6 +34,7 @@ PORT, TLS_PORT = 1883, 8883
 OUTAGE = "source_lost"
 AT_LEAST_ONCE = 1
 _LOOK_EVERY_S = 0.2
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Mqtt:
         self.close()
         if self._config.password and not self._config.username:
             raise ConfigError(f"sink {self._its.name}: a password needs a username")
+        if self._config.password and not self._config.tls and self._config.host not in _HERE:
+            log.warning("sink %s: without tls the password can be read on its way to %s", self._its.name, self._where)
         self._open = {source: {} for source in self._its.sources}
         if self._its.event_log is not None:
             with closing(EventReader(self._its.event_log)) as reader:

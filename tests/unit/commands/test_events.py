@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.sinks.event_log import EventLog
 from pipeline.transport import run_directory
 from pipeline.transport.run_directory import RunDirectory
+from tests.runs import wait_until
 from tests.unit.sinks.events import event
 
 ADDRESS = "tcp://127.0.0.1:6001"
@@ -68,6 +70,24 @@ def test_the_log_of_a_site_that_does_not_run(kept: EventLog, site: Path, capsys:
     assert main(["events", "gate", "--after", "2"]) == 0
     ended = event(1, "end")
     assert capsys.readouterr().out == f"{ended.t_end} gate no_mask end (gone) track 1 {ended.id}\n"
+
+
+def test_a_log_that_ends_with_its_run_ends_what_follows_it(run_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunDirectory("quick") as quick, closing(EventLog(quick.path / "events.sqlite", "run-1")) as log:
+        quick.describe({"event_log": str(log.path)})
+        log.append([event(1)])
+        follower = threading.Thread(target=main, args=(["events", "quick", "--after", "0", "--follow", "--json"],))
+        follower.start()
+        wait_until(lambda: len(log_readers(log.path)) > 1, "the follower")
+    follower.join(30)
+    assert not follower.is_alive()
+    assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == [1]
+
+
+def log_readers(path: Path) -> list[str]:
+    """Who has the log open, the writer included."""
+    entries = (entry for entry in Path("/proc/self/fd").iterdir() if entry.exists())
+    return [str(entry) for entry in entries if entry.samefile(path)]
 
 
 def test_what_it_is_to_show_of_a_site_that_does_not_run_must_be_said(

@@ -188,3 +188,12 @@ def test_what_cannot_be_right_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a password needs a username"):
         sink.open(LOG_ID)
     assert "hunter2" not in repr(mqtt.Config(host="b", username="a", password="hunter2"))  # type: ignore[arg-type]
+
+
+def test_a_password_in_the_clear_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for host, tls, warned in (("127.0.0.1", False, 0), ("broker.lan", True, 0), ("broker.lan", False, 1)):
+        caplog.clear()
+        config = mqtt.Config.model_validate({"host": host, "tls": tls, "username": "a", "password": "hunter2"})
+        mqtt.create(config, SinkContext("mqtt", "r", tmp_path)).open(LOG_ID)
+        assert caplog.text.count("without tls the password can be read on its way") == warned
+        assert "hunter2" not in caplog.text
