@@ -66,7 +66,7 @@ class Camera:
         self.codec, self.parser = codec, f"{codec}parse"
         self._films = [access_units(path, codec) for path in files]
         self._duration_ns = round(1e9 / fps)
-        self._chance = random.Random(2026)
+        self._losing, self._damaging = random.Random(1), random.Random(1)
         self.lost, self.damaged = lost, 0.0
         self.shown = 0
         """Which film; another one begins where the one before has a key frame."""
@@ -102,12 +102,13 @@ class Camera:
             for unit, keyframe in self._films[shown]:
                 if keyframe and shown != self.shown:
                     break
-                yield unit if keyframe or self._chance.random() >= self.damaged else damaged(unit)
+                hit = not keyframe and self.damaged > self._damaging.random()
+                yield damaged(unit) if hit else unit
             shown = self.shown
 
     def _pass(self, _pad: Any, _info: Any) -> Any:
         """Loses so many packets on the way."""
-        drop = self.lost and self._chance.random() < self.lost
+        drop = self.lost and self._losing.random() < self.lost
         return Gst.PadProbeReturn.DROP if drop else Gst.PadProbeReturn.OK
 
 
