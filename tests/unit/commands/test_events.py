@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import jsonschema
@@ -50,7 +50,9 @@ def site(tmp_path: Path) -> Path:
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[EventLog]:
     """The log of the site ``gate``, which does not run: one hour after the other."""
-    with closing(EventLog(tmp_path / "state" / "facemask-pipeline" / "gate" / "events.sqlite", "run-1")) as log:
+    with contextlib.closing(
+        EventLog(tmp_path / "state" / "facemask-pipeline" / "gate" / "events.sqlite", "run-1")
+    ) as log:
         log.append([event(1), event(2, source="yard"), event(1, "end")])
         yield log
 
@@ -73,7 +75,7 @@ def test_the_log_of_a_site_that_does_not_run(kept: EventLog, site: Path, capsys:
 
 
 def test_a_log_that_ends_with_its_run_ends_what_follows_it(run_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with RunDirectory("quick") as quick, closing(EventLog(quick.path / "events.sqlite", "run-1")) as log:
+    with RunDirectory("quick") as quick, contextlib.closing(EventLog(quick.path / "events.sqlite", "run-1")) as log:
         quick.describe({"event_log": str(log.path)})
         log.append([event(1)])
         follower = threading.Thread(target=main, args=(["events", "quick", "--after", "0", "--follow", "--json"],))
@@ -86,8 +88,12 @@ def test_a_log_that_ends_with_its_run_ends_what_follows_it(run_base: Path, capsy
 
 def log_readers(path: Path) -> list[str]:
     """Who has the log open, the writer included."""
-    entries = (entry for entry in Path("/proc/self/fd").iterdir() if entry.exists())
-    return [str(entry) for entry in entries if entry.samefile(path)]
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if entry.samefile(path):
+                found.append(entry.name)
+    return found
 
 
 def test_what_it_is_to_show_of_a_site_that_does_not_run_must_be_said(

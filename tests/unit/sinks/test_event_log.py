@@ -138,6 +138,26 @@ def test_killed_at_any_moment_nothing_is_lost_or_numbered_twice(path: Path) -> N
     assert deaths
 
 
+def test_killed_between_any_two_writes_it_is_readable(path: Path, log: EventLog, tmp_path: Path) -> None:
+    """What is stored goes to the end of one file, page by page: a death leaves a part of it, wherever it is cut off."""
+    for taken in range(0, 24, 3):
+        log.append([event(taken + n) for n in range(3)], outbox=("gate", taken + 3, 0))
+    journal = path.with_name("events.sqlite-wal").read_bytes()
+    left = tmp_path / "left" / path.name
+    left.parent.mkdir()
+    positions = []
+    for length in [*range(0, len(journal), 3090), len(journal)]:  # three quarters of a page
+        left.write_bytes(path.read_bytes())
+        left.with_name("events.sqlite-shm").unlink(missing_ok=True)
+        left.with_name("events.sqlite-wal").write_bytes(journal[:length])
+        with closing(EventLog(left, RUN)) as again:
+            positions.append(again.outbox("gate")[0])
+            assert again.newest == positions[-1]
+        assert [(e["seq"], e["track"]) for e in all_of(left)] == [(n + 1, n) for n in range(positions[-1])]
+    assert positions == sorted(positions)
+    assert set(positions) == set(range(0, 25, 3))
+
+
 def test_old_events_go_and_no_number_comes_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_log, "REMOVED_AT_ONCE", 50)
     now_ns = 1000
