@@ -36,6 +36,9 @@ SENT = (
 BEFORE_SLICES = 40
 """So many bytes at the beginning of an access unit are left alone: its parameter sets and slice headers."""
 
+WRONG = bytes(byte ^ 0x55 or 0xAA for byte in range(256))
+"""What each byte becomes: never 0, so that no start code comes into being."""
+
 
 def access_units(path: str, codec: str) -> list[tuple[bytes, bool]]:
     """Every access unit of a file, and whether decoding can begin there."""
@@ -56,7 +59,7 @@ def access_units(path: str, codec: str) -> list[tuple[bytes, bool]]:
 
 def damaged(unit: bytes) -> bytes:
     first = min(BEFORE_SLICES, len(unit) // 2)
-    return unit[:first] + bytes(byte ^ 0x55 for byte in unit[first:])
+    return unit[:first] + unit[first:].translate(WRONG)
 
 
 class Camera:
