@@ -12,7 +12,7 @@ from typing import NamedTuple
 import zmq
 import zmq.asyncio
 
-from pipeline.sinks import fmp4, live
+from pipeline.sinks import fmp4, live, nal
 from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
 
 FRAGMENTS_MAX, BYTES_MAX = 128, 8 << 20
@@ -47,8 +47,14 @@ class Fragment(NamedTuple):
 
 
 def opening_of(stream: Stream) -> Opening:
-    profile = next(unit[1:4] for unit in fmp4.nal_units(stream.extradata) if unit[0] & 31 == 7)
+    profile = next(unit[1:4] for unit in nal.nal_units(stream.extradata) if unit[0] & 31 == 7)
     return Opening(f"avc1.{profile.hex()}", *stream.coded_size, fmp4.header(stream, {}))
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    """A feed ends when nobody follows any more, and by nothing else."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("live video has stopped: %s: %s", type(error).__name__, error)
 
 
 class Feed:
@@ -121,6 +127,7 @@ class Feed:
         self._viewers += 1
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._receive())
+            self._task.add_done_callback(_complain)
         try:
             yield
         finally:
