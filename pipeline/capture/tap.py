@@ -1,13 +1,13 @@
 """A source's own packets as they come, for whoever stores them untouched: put beside the frame ring, on its clock.
 
-Only H.264. A packet has no time on the source's clock until a picture has been decoded, so the first ones wait.
+Only H.264 and H.265. A packet has no time on the source's clock until a picture has been decoded: the first ones wait.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import msgspec
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from pipeline.transport.packet_ring import CODEC, Description, PacketRing
+from pipeline.transport.packet_ring import CODECS, Description, PacketRing
 from pipeline.types import Layout
 
 CLOCK_HZ = 90_000
@@ -27,7 +27,8 @@ SETTLED = 12
 APART_S = 1e-4
 USUAL_S = Fraction(1, 25)
 """How far apart packets are taken to be that come without a timestamp, as the first of an RTSP session does."""
-_SPS, _PPS, _DELIMITER = 7, 8, 9
+_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
+_DELIMITER = {"h264": 9, "hevc": 35}
 _START = b"\0\0\0\1"
 
 
@@ -73,19 +74,20 @@ class PacketTap:
         context = stream.codec_context
         self._codec, self._size = context.name, (context.width, context.height)
         extradata = bytes(context.extradata or b"")
-        if self._codec != CODEC:
+        if self._codec not in CODECS:
             return
         if extradata[:1] == b"\1":
+            read = _avc_configuration if self._codec == "h264" else _hevc_configuration
             with suppress(IndexError, struct.error):  # damaged: nothing begins
-                self._length_size, self._sets = _configuration(extradata)
+                self._length_size, self._sets = read(extradata)
         else:
-            self._sets = tuple(unit for unit in _annex_b(extradata) if unit[0] & 31 in (_SPS, _PPS))
+            self._sets = self._sets_in(_annex_b(extradata))
 
     def packet(self, packet: Packet[Any]) -> None:
         """Called for each packet of the video, in the order of decoding, before it is decoded."""
         if not packet.size:
             return
-        units = self._units(bytes(packet)) if self._codec == CODEC else []
+        units = self._units(bytes(packet)) if self._codec in CODECS else []
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None or not packet.time_base:
             self._unstamped.append((units, packet.is_keyframe))
@@ -103,6 +105,12 @@ class PacketTap:
     def _units(self, data: bytes) -> list[bytes]:
         return list(_annex_b(data) if self._length_size is None else _prefixed(data, self._length_size))
 
+    def _kind(self, unit: bytes) -> int:
+        return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
+
+    def _sets_in(self, units: Iterable[bytes]) -> tuple[bytes, ...]:
+        return tuple(unit for unit in units if self._kind(unit) in _SETS[self._codec])
+
     def picture(self, stamp_s: float, time_s: float, layout: Layout) -> None:
         """A picture of the timestamp ``stamp_s`` has the time ``time_s`` on the source's (or the monotonic) clock."""
         self._newest_offset_s = time_s - self._origin_s - stamp_s
@@ -116,12 +124,12 @@ class PacketTap:
             self._write(self._waiting.popleft())
 
     def _write(self, packet: _Waiting) -> None:
-        if self._codec != CODEC:
+        if self._codec not in CODECS:
             self._describe()
             return
         if packet.keyframe:
             self._offset_s = self._newest_offset_s  # clocks drift apart
-            self._sets = tuple(unit for unit in packet.units if unit[0] & 31 in (_SPS, _PPS)) or self._sets
+            self._sets = self._sets_in(packet.units) or self._sets
             self._begun = bool(self._sets)
             self._describe()
         assert self._offset_s is not None
@@ -131,7 +139,8 @@ class PacketTap:
         time_s = max(time_s, self._last_s + APART_S)
         pts = max(round(time_s * CLOCK_HZ), self._last_pts + 1)
         delay = max(0, round((packet.shown_s - packet.decoded_s) * CLOCK_HZ))
-        picture = [unit for unit in packet.units if unit[0] & 31 not in (_SPS, _PPS, _DELIMITER)]
+        aside = (*_SETS[self._codec], _DELIMITER[self._codec])
+        picture = [unit for unit in packet.units if self._kind(unit) not in aside]
         data = b"".join(_START + unit for unit in picture)
         self._ring.append(
             data, keyframe=packet.keyframe, seq=delay, pts=pts, time_s=time_s, wall_ns=self._wall_ns(time_s)
@@ -169,7 +178,7 @@ def _prefixed(data: bytes, size: int) -> Iterator[bytes]:
         position += size + length
 
 
-def _configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
+def _avc_configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
     """An AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1): size of the lengths, parameter sets."""
     sets: list[bytes] = []
     position = 5
@@ -181,3 +190,18 @@ def _configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
             sets.append(record[position + 2 : position + 2 + length])
             position += 2 + length
     return (record[4] & 3) + 1, tuple(sets)
+
+
+def _hevc_configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
+    """An HEVCDecoderConfigurationRecord (8.3.3.1), likewise."""
+    sets: list[bytes] = []
+    position = 23
+    for _ in range(record[22]):
+        kind, number = struct.unpack_from(">BH", record, position)
+        position += 3
+        for _ in range(number):
+            (length,) = struct.unpack_from(">H", record, position)
+            if kind & 63 in _SETS["hevc"]:
+                sets.append(record[position + 2 : position + 2 + length])
+            position += 2 + length
+    return (record[21] & 3) + 1, tuple(sets)

@@ -1,4 +1,4 @@
-"""Fragmented MP4 for one H.264 track with one frame a fragment (ISO/IEC 14496-12 and -15), written and read as bytes.
+"""Fragmented MP4 for one track of H.264 or H.265, a frame a fragment (ISO/IEC 14496-12, -15), as bytes.
 
 A file is ``header`` and then ``fragment`` after ``fragment``; it plays at any time, whatever fragment was the last to
 get there whole. Private ``uuid`` boxes, which players skip, make it describe itself: whose it is, and for every frame
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.sinks import colour
+from pipeline.sinks.nal import avc_configuration, hevc_configuration, nal_units
 from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
 
 _FILE_ID = bytes.fromhex("8b3e5a0c6f1d4e0a9c2f71d04b9e6a11")
@@ -28,7 +29,6 @@ FREE = struct.pack(">I4s8x", 16, b"free")
 FREE_BYTE = len(_FTYP)
 _NOTE_BYTE = FREE_BYTE + len(FREE)
 UNITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
-_HIGH_PROFILES = {100, 110, 122, 244}
 _SYNC, _NO_SYNC = 0x02000000, 0x01010000
 _DURATION_MAX = 2**32 - 1
 
@@ -101,11 +101,6 @@ def fragment(number: int, packet: Packet, decode_time: int, duration: int) -> by
     for unit in units:
         parts += (len(unit).to_bytes(4, "big"), unit)
     return b"".join(parts)
-
-
-def nal_units(annex_b: bytes) -> list[bytes]:
-    """What stands between the start codes (H.264 Annex B); a NAL unit holds no start code and ends in no zero byte."""
-    return [unit.rstrip(b"\0") for unit in annex_b.split(b"\0\0\1")[1:]]
 
 
 def is_beginning(data: bytes) -> bool:
@@ -255,27 +250,16 @@ def _sample_entry(stream: Stream) -> bytes:
     layout = stream.layout
     visual = struct.pack(">6xH16xHHIIIH32xHh", 1, *stream.coded_size, 72 << 16, 72 << 16, 0, 1, 24, -1)
     full_range = 0x80 if layout.full_range else 0
+    hevc = stream.codec == "hevc"
     return box(
-        b"avc1",
+        b"hvc1" if hevc else b"avc1",
         visual,
-        box(b"avcC", _decoder_configuration(stream.extradata)),
+        box(b"hvcC", hevc_configuration(stream.extradata))
+        if hevc
+        else box(b"avcC", avc_configuration(stream.extradata)),
         box(b"colr", struct.pack(">4s3HB", b"nclx", *colour.codes(layout), full_range)),
         box(b"pasp", struct.pack(">II", *layout.sample_aspect)),
     )
-
-
-def _decoder_configuration(extradata: bytes) -> bytes:
-    """Annex B parameter sets as an AVCDecoderConfigurationRecord (14496-15, 5.3.3.1) with four-byte lengths."""
-    units = nal_units(extradata)
-    sequence = [unit for unit in units if unit[0] & 31 == 7]
-    picture = [unit for unit in units if unit[0] & 31 == 8]
-    profile = sequence[0][1:4]
-    record = [b"\1", profile, b"\xff", bytes([0xE0 | len(sequence)])]
-    record += [len(unit).to_bytes(2, "big") + unit for unit in sequence]
-    record += [bytes([len(picture)]), *(len(unit).to_bytes(2, "big") + unit for unit in picture)]
-    if profile[0] in _HIGH_PROFILES:
-        record.append(b"\xfd\xf8\xf8\0")  # 4:2:0, eight bits
-    return b"".join(record)
 
 
 def _moof(number: int, decode_time: int, duration: int, size: int, packet: Packet) -> bytes:

@@ -11,7 +11,7 @@ from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.sinks.captions import SUFFIX, Captions
 from pipeline.sinks.segments import Segments
 from pipeline.sinks.sink import Accepts, Packet, SinkContext, Stream, Wish
-from pipeline.transport.packet_ring import CODEC, Description, PacketRing, Stored
+from pipeline.transport.packet_ring import CODECS, Description, PacketRing, Stored
 from pipeline.types import Layout, Result
 
 FOREVER_S = float("inf")
@@ -108,7 +108,7 @@ class Originals:
         self._captions.end(self._size)
         self._description, self._size = description, (said.width, said.height)
         layout = Layout(said.width, said.height, said.matrix, said.full_range, said.sample_aspect)
-        self._segments.start(Stream(layout, said.extradata))
+        self._segments.start(Stream(layout, said.extradata, "hevc" if said.codec == "hevc" else "h264"))
 
     def finish(self) -> None:
         self._store_until(FOREVER_S)
@@ -121,10 +121,10 @@ class Originals:
         if not description or description == self._description:
             return
         codec = msgspec.msgpack.decode(description, type=Description).codec
-        if codec != CODEC:
+        if codec not in CODECS:
             raise RuntimeFailure(
-                f"sink {self._context.name}: {self._context.source_id} sends {codec}, and only {CODEC} can be stored "
-                "as it is (overlay: burn stores any)"
+                f"sink {self._context.name}: {self._context.source_id} sends {codec}, and only {' and '.join(CODECS)} "
+                "can be stored as they are (overlay: burn stores any)"
             )
 
     def close(self) -> None:

@@ -92,10 +92,12 @@ class Stream:
     """What the packets behind it are.
 
     layout: of the frames; the coded size is the next even one. extradata: the parameter sets (SPS, PPS) in Annex B.
+    codec: the annotator's own packets are always H.264.
     """
 
     layout: Layout
     extradata: bytes
+    codec: Literal["h264", "hevc"] = "h264"
 
     @property
     def coded_size(self) -> tuple[int, int]:

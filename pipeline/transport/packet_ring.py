@@ -7,7 +7,7 @@ where. A reader copies first and then asks whether the writer has meanwhile come
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,7 +16,8 @@ from pipeline.errors import FrameExpired
 from pipeline.transport.shared import PAGE, WORD, SharedFile, page_aligned
 from pipeline.types import Matrix
 
-CODEC = "h264"
+Codec = Literal["h264", "hevc"]
+CODECS: tuple[Codec, ...] = ("h264", "hevc")
 """What a source may send for its packets to be stored as they are."""
 ROWS, _COLUMNS = 4096, 8
 _NEXT, _CLAIMED, _DATA_BYTES, _EPOCH = 2, 3, 4, 5
@@ -28,7 +29,7 @@ _DEAD = -1
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What the packets of a source are, where they are its own. extradata: H.264 parameter sets in Annex B."""
+    """What the packets of a source are, where they are its own. extradata: parameter sets in Annex B."""
 
     codec: str
     extradata: bytes

@@ -94,11 +94,22 @@ def test_killed_every_packet_is_stored_once(program: Program, video: Path, job: 
     check(program, video)
 
 
-def test_what_is_not_h264_is_said_to_be_so(program: Program) -> None:
+def test_h265_is_stored_as_well(program: Program, tmp_path: Path) -> None:
+    pictures = pictures_of(shared("videos/nomask_man_1280x720.mp4"))
+    options = {"x265-params": "bframes=2:keyint=20:min-keyint=20:open-gop=0:log-level=none"}
+    video = write_numbered(tmp_path / "hevc.mp4", 60, pictures, codec="libx265", options=options)
+    outcome = start(program, video).finish()
+    assert outcome.code == 0, outcome.stderr
+    for path in check(program, video):
+        with av.open(str(path)) as file:
+            assert file.streams.video[0].codec_context.name == "hevc"
+
+
+def test_what_is_neither_is_said_to_be_so(program: Program) -> None:
     write_moving(program.cwd / "old.mp4", 30, 160, 120, codec="mpeg4")
     outcome = start(program, program.cwd / "old.mp4").finish()
     assert outcome.code == 1
-    assert "sends mpeg4, and only h264 can be stored as it is (overlay: burn stores any)" in outcome.stderr
+    assert "sends mpeg4, and only h264 and hevc can be stored as they are (overlay: burn stores any)" in outcome.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,13 @@ from tests.runs import Program, wait_until
 COUNT = 100
 
 
-@pytest.fixture(scope="module")
-def camera_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return film(tmp_path_factory.mktemp("film") / "one.mp4", 1, COUNT)
-
-
 @pytest.fixture
-def server(camera_film: Path) -> Iterator[RtspServer]:
-    with RtspServer({"one": [camera_film]}) as server:
+def server(codec: str, tmp_path: Path) -> Iterator[RtspServer]:
+    with RtspServer({"one": [film(tmp_path / "one.mp4", 1, COUNT, codec=codec)]}, codec=codec) as server:
         yield server
 
 
-@pytest.mark.parametrize("overlay", ["burn", "track"])
+@pytest.mark.parametrize(("overlay", "codec"), [("burn", "h264"), ("track", "h264"), ("track", "h265")])
 def test_an_outage_is_a_gap_in_the_index_and_nothing_else_is_missing(
     bare_program: Program, server: RtspServer, overlay: str
 ) -> None:
