@@ -22,7 +22,7 @@ from tests.cameras import (
     site,
 )  # fmt: skip
 from tests.rtsp_server import RtspServer, film
-from tests.runs import Program, processes_with, wait_until
+from tests.runs import Program, kill, processes_with, wait_until
 
 COUNT = 100
 
@@ -112,6 +112,27 @@ def test_a_camera_that_is_down_at_the_start_is_the_same_case(bare_program: Progr
     print(f"live {since_s(back, started_ns):.2f} s")
     assert outcome.code == 0, outcome.stderr
     assert outages(bare_program.cwd) == [("source_lost", "refused"), ("source_live", None)]
+
+
+def test_a_killed_capture_connects_again_and_nobody_calls_it_an_outage(
+    bare_program: Program, server: RtspServer
+) -> None:
+    run = bare_program.start("run", "--json", site(bare_program.cwd, {"gate": {"url": server.url("one")}}))
+    with run.head("gate") as head:
+        await_state(head, "live")
+        await_frames(head, 20)
+        seen = head.changes.count
+        kill(run.await_stage("capture"))
+        await_state(head, "live", after=seen)
+        await_frames(head, 20)
+        run.signal(signal.SIGINT)
+        outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.report["restarts"] == {"capture/gate": 1}
+    assert outages(bare_program.cwd) == []
+    [recording] = recordings(bare_program.cwd)
+    assert len(check_recorded(recording, 1)) == outcome.report["frames"]["decoded"]
+    bare_program.assert_nothing_left()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
