@@ -182,6 +182,8 @@ class Supervisor:
                 continue
             elif self._stop_level < 2:
                 process.start(self._task(process), self._presence)
+                if process.spec.job == wiring.INFERENCE and self._leaving:
+                    process.tell(process.spec)
             else:
                 self._give_up(process, "was not running when the run was ended at once")
 
@@ -194,6 +196,9 @@ class Supervisor:
 
     def _task(self, process: StageProcess) -> Task:
         site = self._leaving.get(process.spec.name, self._site)
+        if process.spec.job == wiring.INFERENCE:  # sources that are leaving have frames that want their results
+            name = process.spec.name.partition("/")[2]
+            site = next((before for before in self._leaving.values() if name in before.pipelines), site)
         return Task(
             stage=process.spec.name,
             run_id=self._run_id,

@@ -123,6 +123,22 @@ def test_sources_come_change_go_and_come_back_and_the_others_take_no_notice(hall
     hall.program.assert_nothing_left()
 
 
+def test_a_source_that_is_removed_comes_to_its_end_although_inference_dies_over_it(hall: Hall) -> None:
+    inference = hall.run.await_stage("inference")
+    os.kill(inference, signal.SIGSTOP)
+    del hall.sources["gate"]
+    hall.write()
+    hall.reload()
+    wait_until(lambda: "capture/gate" not in hall.processes(), "that the gate is captured no more")
+    assert "annotator/gate" in hall.processes()
+    os.kill(inference, signal.SIGKILL)
+    wait_until(lambda: "annotator/gate" not in hall.processes(), "that its recording is done")
+    hall.run.signal(signal.SIGINT)
+    outcome = hall.run.finish()
+    assert outcome.code == 0, outcome.stderr
+    hall.program.assert_nothing_left()
+
+
 def test_what_cannot_be_taken_up_is_refused_as_a_whole(hall: Hall) -> None:
     before = hall.processes()
     hall.write("sources: [")
