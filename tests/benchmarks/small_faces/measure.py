@@ -94,7 +94,8 @@ def paste(rgb: NDArray[np.uint8], truth: Truth, height: int) -> tuple[NDArray[np
     scale = height / (truth.xyxy[0, 3] - truth.xyxy[0, 1])
     size = max(round(rgb.shape[1] * scale), 1), max(round(rgb.shape[0] * scale), 1)
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    frame = cv2.GaussianBlur(cv2.resize(rgb, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR), (0, 0), 40)
+    blurred = cv2.resize(rgb, (WIDTH // 80, HEIGHT // 80), interpolation=cv2.INTER_AREA)
+    frame = cv2.resize(blurred, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     box = truth.xyxy[0] * scale
     place = random.Random(int(box.sum() * 1000))
     wide, high = box[2] - box[0], box[3] - box[1]
