@@ -119,7 +119,7 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
 def read(path: Path) -> Contents | None:
     """What ``path`` holds up to its last whole frame; None where it is no such file or has no whole frame.
 
-    Raises ``OSError``.
+    Raises ``OSError``, and ``ValueError`` where what it says of itself is damaged.
     """
     if path.stat().st_size < _NOTE_BYTE + 24:
         return None
@@ -128,12 +128,22 @@ def read(path: Path) -> Contents | None:
 
 
 def description(path: Path) -> dict[str, Any] | None:
-    """What a file says of itself, without looking at its frames. Raises ``OSError``."""
+    """What a file says of itself, without looking at its frames; None where it is no such file.
+
+    Raises ``OSError``, and ``ValueError`` where it is damaged.
+    """
     if path.stat().st_size < _NOTE_BYTE + 24:
         return None
     with mapped(path) as data:
         note = _note(data)
-        return dict(json.loads(data[note.start + 16 : note.stop])) if note else None
+        return _description(data, note) if note else None
+
+
+def _description(data: mmap.mmap, note: slice) -> dict[str, Any]:
+    said = json.loads(data[note.start + 16 : note.stop])
+    if not isinstance(said, dict):
+        raise ValueError("a description that is none")
+    return said
 
 
 def find(data: mmap.mmap, kinds: Sequence[str], within: slice) -> slice | None:
@@ -171,7 +181,7 @@ def _read(data: mmap.mmap) -> Contents | None:
         count += 1
     if first is None or last is None:
         return None
-    said = json.loads(data[note.start + 16 : note.stop])
+    said = _description(data, note)
     finished = data[FREE_BYTE + 4 : FREE_BYTE + 8] == b"mdat"
     return Contents(said, codec, movie.stop, last.offset + last.size, count, first, last, finished)
 

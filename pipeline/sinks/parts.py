@@ -19,6 +19,9 @@ from pipeline.sinks import fmp4
 from pipeline.sinks.finishing import NO_ROOM, USUAL_FRAME_TICKS, finish, metadata, reopen
 from pipeline.sinks.sink import Packet, Stream
 
+EMPTY_MAX = 1 << 20
+"""Bytes: a part that is longer and seems to hold no frame is damaged, and nothing to remove."""
+
 log = logging.getLogger(__name__)
 
 
@@ -136,7 +139,10 @@ def part_paths(target: Path) -> dict[int, Path]:
 
 
 def read_part(path: Path, number: int) -> Part | None:
-    """The part that stands there; None where there is no whole frame in it, or something else has that name."""
+    """The part that stands there; None where there is no whole frame in it, or something else has that name.
+
+    Raises ``OSError``, and ``ValueError`` where it is damaged.
+    """
     contents = fmp4.read(path)
     return Part(path, number, contents) if contents else None
 
@@ -145,7 +151,8 @@ def claim(path: Path, number: int) -> Found | None:
     """Takes a part that an earlier process has left.
 
     What stands half-written at its end is cut off. A part in which no frame has become whole is removed, and something
-    else of that name left alone (both None). Raises ``BlockingIOError`` where the part is being written.
+    else of that name, or what is damaged, left alone (all None). Raises ``BlockingIOError`` where the part is being
+    written.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -155,8 +162,10 @@ def claim(path: Path, number: int) -> Found | None:
             if not part.contents.finished:
                 reopen(fd, part.contents)
             return Found(fd, part)
-        if fmp4.is_beginning(os.pread(fd, 256, 0)):
+        if fmp4.is_beginning(os.pread(fd, 256, 0)) and os.fstat(fd).st_size <= EMPTY_MAX:
             path.unlink()
+    except ValueError as error:
+        log.warning("%s: is damaged and left alone: %s", path, error)
     except OSError:
         os.close(fd)
         raise

@@ -239,9 +239,9 @@ class Segments:
         archive.forget_missing(self._source)
         for path in self._paths(WHOLE):
             if archive.file(str(path.relative_to(self._storage.directory))) is None:
-                contents = fmp4.read(path)
-                if contents is not None:
-                    archive.add(self._kept(path, contents))
+                with contextlib.suppress(ValueError):  # damaged
+                    if (contents := fmp4.read(path)) is not None:
+                        archive.add(self._kept(path, contents))
 
     # -- gaps
 

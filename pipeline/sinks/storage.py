@@ -39,6 +39,12 @@ class StorageConfig(SinkConfig):
     when_full: Literal["stop", "drop_oldest"] = "stop"
 
 
+def is_full(error: OSError | sqlite3.Error) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 class Storage:
     """One sink's hold on a directory. The slow things (indexes, fsync, removing) are done in order by one thread."""
 
@@ -61,18 +67,24 @@ class Storage:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"storage-{self._context.name}")
         self.do(self._retire)
 
-    def do(self, work: Callable[[Archive], T]) -> Future[T | None]:
-        """Has ``work`` done behind everything asked for before; None where that fails, which is logged."""
+    def do(self, work: Callable[[Archive], T], *, make_room: bool = False) -> Future[T | None]:
+        """Has ``work`` done behind everything asked for before; None where that fails, which is logged.
+
+        make_room: where the disk is full, the oldest goes, if it may, and ``work`` is tried again.
+        """
         assert self._worker is not None
         assert self._archive is not None
-        return self._worker.submit(self._try, work, self._archive)
+        return self._worker.submit(self._try, work, self._archive, make_room)
 
-    def _try(self, work: Callable[[Archive], T], archive: Archive) -> T | None:
-        try:
-            return work(archive)
-        except (OSError, sqlite3.Error) as error:
-            log.error("sink %s: %s: %s; the next start looks again", self._context.name, self.directory, error)
-            return None
+    def _try(self, work: Callable[[Archive], T], archive: Archive, make_room: bool) -> T | None:
+        while True:
+            try:
+                return work(archive)
+            except (OSError, sqlite3.Error) as error:
+                droppable = make_room and self._config.when_full == "drop_oldest" and is_full(error)
+                if not (droppable and archive.drop_oldest()):
+                    log.error("sink %s: %s: %s", self._context.name, self.directory, error)
+                    return None
 
     def retire(self) -> None:
         """What is too old or too much goes, soon."""

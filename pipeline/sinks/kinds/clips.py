@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -31,6 +32,8 @@ BYTES_PER_S = 1_000_000
 GOP_S = 2.0
 """A clip begins with a keyframe, so one is asked for this often."""
 NEVER_S = float("-inf")
+
+log = logging.getLogger(__name__)
 
 
 class Config(StorageConfig):
@@ -118,9 +121,14 @@ class Clips:
 
     def _left_behind(self) -> Iterator[tuple[Found, Event]]:
         for path in sorted(self._config.directory.glob(f"*/*{PART}")):
-            said = fmp4.description(path) or {}
-            if said.get("source") == self._source and "event" in said and (found := claim(path, 1)) is not None:
-                yield found, msgspec.convert(said["event"], Event)
+            try:
+                said = fmp4.description(path) or {}
+                event = msgspec.convert(said["event"], Event) if said.get("source") == self._source else None
+            except (ValueError, KeyError) as error:
+                log.warning("%s: is damaged, or of another version, and left alone: %s", path, error)
+                continue
+            if event is not None and (found := claim(path, 1)) is not None:
+                yield found, event
 
     def start(self, stream: Stream) -> None:
         assert self._ring is not None, "open comes before start"
@@ -178,7 +186,9 @@ class Clips:
     def _keep_picture(self, episode: Episode, kind: EvidenceKind, jpeg: bytes, wall_ns: int) -> None:
         event = episode.event
         self._working.append(
-            self._storage.do(lambda archive: self._store.keep_picture(archive, event, kind, jpeg, wall_ns))
+            self._storage.do(
+                lambda archive: self._store.keep_picture(archive, event, kind, jpeg, wall_ns), make_room=True
+            )
         )
         if kind == "snapshot":
             episode.snapshot = True

@@ -269,3 +269,13 @@ def idle(tmp_path: Path) -> Iterator[Bench]:
 def test_without_events_nothing_is_written(idle: Bench) -> None:
     idle.play(range(50), tracks=face)
     assert idle.files() == []
+
+
+def test_a_part_of_another_version_holds_nobody_up(tmp_path: Path) -> None:
+    kill_at(tmp_path, 130, [begins(110)])
+    [part] = tmp_path.glob("evidence/*/*.part.mp4")
+    data = part.read_bytes()
+    for damaged in (data.replace(b'"kind"', b'"sort"'), data.replace(b'{"run"', b'{{"run')):
+        part.write_bytes(damaged)
+        Bench(tmp_path, "run-2").end()
+        assert part.read_bytes() == damaged

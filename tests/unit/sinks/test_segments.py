@@ -350,3 +350,19 @@ def test_an_index_that_fails_does_not_stop_the_recording(tmp_path: Path) -> None
     sink.open()
     sink.close()
     assert len(listed(tmp_path)) == 3
+
+
+def test_a_damaged_part_is_left_alone(tmp_path: Path) -> None:
+    sink = segments(tmp_path)
+    sink.open()
+    feed(sink, range(20))
+    sink.close()
+    [name] = files(tmp_path)
+    path = tmp_path / "recordings" / name
+    data = path.read_bytes()
+    for damaged in (data.replace(b'{"run"', b'{{"run'), data.replace(b"moov", b"moof", 1) + bytes(1 << 20), data[:60]):
+        path.write_bytes(damaged)
+        again = segments(tmp_path, "run-2")
+        assert again.open() is None
+        again.close()
+        assert path.exists() == (len(damaged) > 100)
