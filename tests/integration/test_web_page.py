@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.browser import Seen, accessibility_errors, axe_script, browser, watched_page
@@ -277,3 +278,34 @@ def test_a_browser_without_media_source_gets_pictures(chromium: Any, site: Watch
     wait_until(lambda: "live.mjpg" in view.locator("#camera-gate .still").get_attribute("src"), "a stream of pictures")
     context.close()
     assert seen.complaints == []
+
+
+def test_the_api_answers_as_its_description_says(site: Watched) -> None:
+    described = site.get("/openapi.json")
+    wait_until(lambda: bool(site.get("/clips")), "evidence")
+    lists = {"/sources": "Source", "/events": "Event", "/clips": "Clip"}
+    for path, name in {**lists, "/health": "Health", "/counts": "Counts", "/sources/gate": "Source"}.items():
+        answer = site.get(path)
+        assert answer
+        for one in answer if path in lists else [answer]:
+            jsonschema.validate(
+                one, {**described["components"]["schemas"][name], "components": described["components"]}
+            )
+    assert site.get("/recordings") == []
+
+
+def test_every_address_is_described(site: Watched) -> None:
+    from pipeline.sinks.web.app import Pages
+
+    described = {f"/api/v1{path}" for path in site.get("/openapi.json")["paths"]}
+    routes = {str(getattr(route, "path", "")) for route in Pages.routes(_Anything())}  # type: ignore[arg-type]
+    assert {path for path in routes if path.startswith("/api/v1")} == described
+
+
+class _Anything:
+    """Has every handler."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def handler(_: Any) -> None: ...
+
+        return handler
