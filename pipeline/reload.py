@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Site
 from pipeline.errors import ConfigError
+from pipeline.specs import Site
 from pipeline.wiring import ANNOTATOR, CAPTURE, INFERENCE, StageSpec, stages
 
 _PARTS = {"detector": "detectors", "rules": "rules", "sinks": "sinks"}

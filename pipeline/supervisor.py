@@ -22,12 +22,12 @@ import zmq
 
 from pipeline import wiring
 from pipeline.child import Task
-from pipeline.config import Site
 from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, PipelineError
 from pipeline.process import StageProcess
 from pipeline.reload import Change, change
 from pipeline.report import Gauges, Report, SourceFigures
 from pipeline.signals import Signals
+from pipeline.specs import Site
 from pipeline.transport.channel import HealthReceiver
 from pipeline.transport.run_directory import RunDirectory
 

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from pipeline import resources
-from pipeline.config import Part, PipelineSpec, Site
 from pipeline.errors import ConfigError, StartupError
+from pipeline.specs import Part, PipelineSpec, Site
 from pipeline.stage import Stage
 from pipeline.transport import shared
 from pipeline.transport.channel import Bell, BellListener, ipc
-from pipeline.transport.head import DETACHED, LOSSLESS, Head
+from pipeline.transport.head import DETACHED, LOSSLESS, SKIPPABLE, Head
 from pipeline.transport.packet_ring import PacketRing
 from pipeline.transport.results import EVENTS_WAITING, OUTBOX, ResultLog
 from pipeline.transport.ring import Reader
@@ -192,7 +192,8 @@ def prepare_source(site: Site, source: str, run_dir: Path) -> None:
     ipc(run_dir / f"{source}.result-bell")  # the longest of a source's sockets, refused here and not by each stage
     readers = [(INFERENCE, LOSSLESS)]
     if any(spec.name == f"{ANNOTATOR}/{source}" for spec in stages(site)):
-        readers.append((ANNOTATOR, LOSSLESS))
+        kept = _sinks(site, site.pipelines[site.pipeline_of(source)], "packets")
+        readers.append((ANNOTATOR, LOSSLESS if kept else SKIPPABLE))  # who only watches holds nobody up
     if (run_dir / f"{source}.head").exists():
         with closing(Head.attach(run_dir, source)) as head:
             if head.readers != [name for name, _ in readers]:

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from pipeline.commands import bench_backends
 from pipeline.commands import options as shared
-from pipeline.config import DetectorSpec, EncoderSpec
 from pipeline.errors import EXIT_DONE, ConfigError
+from pipeline.specs import DetectorSpec, EncoderSpec
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.cases import Setup

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands import options as shared
-from pipeline.config import DetectorSpec
 from pipeline.errors import EXIT_DONE
+from pipeline.specs import DetectorSpec
 
 ROUNDS = 7
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commands import options as shared
-from pipeline.config import DetectorSpec
 from pipeline.errors import EXIT_DONE, ConfigError, PipelineError, RuntimeFailure
 from pipeline.inference.picture import read_rgb
+from pipeline.specs import DetectorSpec
 from pipeline.types import PICTURE_SUFFIXES, Detections
 
 _NO_COLOURS = (".pgm",)

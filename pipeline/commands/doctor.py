@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import config, resources
 from pipeline.commands import options as shared
-from pipeline.config import DEFAULT_MODEL
 from pipeline.errors import EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, ConfigError, PipelineError
+from pipeline.specs import DEFAULT_MODEL, DetectSpec
 from pipeline.types import Layout
 from pipeline.wiring import processors
 
@@ -110,7 +110,7 @@ def _smallest_face(layout: Layout, models_dir: Path | None) -> Step:
     from pipeline.inference.model_card import read_card
 
     card = read_card(resources.card_path(DEFAULT_MODEL, models_dir))
-    overlap = config.DetectSpec().overlap
+    overlap = DetectSpec().overlap
     whole = views.whole(layout.width, layout.height, (0, 0, 1, 1))
     width, height = views.smallest_face(card, whole)
     text = f"{width}x{height} pixels with {card.name}"

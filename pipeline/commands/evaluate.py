@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pipeline.commands import options as shared
-from pipeline.config import DetectorSpec
 from pipeline.errors import EXIT_DONE, ConfigError, StartupError
+from pipeline.specs import DetectorSpec
 
 I420_DIFFERENCE_MAX = 0.01
 """Of mAP: as video the same pictures lose half their colour resolution, no more."""

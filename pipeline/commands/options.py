@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import plugins
-from pipeline.config import DEFAULT_MODEL
 from pipeline.errors import ConfigError
 from pipeline.resources import MODELS_ENV
+from pipeline.specs import DEFAULT_MODEL
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from pipeline.config import Site
 from pipeline.report import SourceFigures
+from pipeline.specs import Site
 
 SHOW_EVERY_S, LOG_EVERY_S = 0.25, 10.0
 _RATE_OVER_S = 3.0

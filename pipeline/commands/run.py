@@ -17,9 +17,9 @@ from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.commands.progress import Progress
 from pipeline.commands.view import TerminalView
-from pipeline.config import Site
 from pipeline.errors import ConfigError, PipelineError, without_credentials
 from pipeline.report import Report
+from pipeline.specs import Site
 from pipeline.supervisor import Supervisor
 from pipeline.transport.run_directory import AlreadyRunning, running
 

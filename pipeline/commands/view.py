@@ -23,9 +23,9 @@ from rich.style import Style
 
 from pipeline import wiring
 from pipeline.commands.status import table
-from pipeline.config import Site
 from pipeline.errors import ConfigError
 from pipeline.report import SourceFigures
+from pipeline.specs import Site
 from pipeline.status import Monitor
 from pipeline.transport.run_directory import base_directory
 

@@ -12,10 +12,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from pipeline.config import EncoderSpec
 from pipeline.errors import RuntimeFailure, StartupError
 from pipeline.sinks import colour
 from pipeline.sinks.sink import CLOCK_HZ, Packet, Stream
+from pipeline.specs import EncoderSpec
 from pipeline.types import I420, FrameRef, Layout
 
 _NOMINAL_FPS = 30

@@ -10,8 +10,8 @@ import pytest
 from pipeline import resources
 from pipeline.cli import main
 from pipeline.commands import run
-from pipeline.config import Site
 from pipeline.report import Report
+from pipeline.specs import Site
 from pipeline.transport import run_directory
 from pipeline.transport.run_directory import RunDirectory
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import av
 
-from pipeline.config import EncoderSpec
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Packet, PacketSink, SinkContext, Stream, Wish
+from pipeline.specs import EncoderSpec
 from pipeline.types import FrameRef, Layout
 
 SMALL = Layout(64, 48)

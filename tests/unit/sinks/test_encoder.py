@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import EncoderSpec
 from pipeline.errors import RuntimeFailure
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.sink import Packet, Stream
+from pipeline.specs import EncoderSpec
 from pipeline.types import FrameRef, Layout
 from tests.unit.sinks.recordings import encode_with, new_encoder, shade
 
