@@ -202,7 +202,7 @@ class Segments:
             self._complete(archive, Found(fd, part))
 
     def _complete(self, archive: Archive, found: Found) -> None:
-        """An index for players, the final name, an entry in the index: in this order, each safe to be done again."""
+        """An index for players, the final name, an entry in the archive: in this order, each safe to be done again."""
         with contextlib.closing(os.fdopen(found.fd, "rb")):
             complete(found)
             path = found.part.path
@@ -211,7 +211,8 @@ class Segments:
                 path.with_suffix(SUFFIX).replace(whole.with_suffix(SUFFIX))
             path.replace(whole)
             fsync(whole.parent)
-            archive.add(self._kept(whole, found.part.contents))
+        kept = self._kept(whole, found.part.contents)
+        self._storage.enter(archive, kept)
 
     def _kept(self, path: Path, contents: fmp4.Contents) -> Kept:
         first, last = contents.first, contents.last

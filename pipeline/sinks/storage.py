@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from pipeline.errors import RuntimeFailure
-from pipeline.sinks.archive import Archive
+from pipeline.sinks.archive import Archive, Kept
 from pipeline.sinks.finishing import NO_ROOM, utc
 from pipeline.sinks.sink import SinkConfig, SinkContext
 from pipeline.types import Event
@@ -82,9 +82,14 @@ class Storage:
                 return work(archive)
             except (OSError, sqlite3.Error) as error:
                 droppable = make_room and self._config.when_full == "drop_oldest" and is_full(error)
-                if not (droppable and archive.drop_oldest()):
+                if not (droppable and (gone := archive.drop_oldest())):
                     log.error("sink %s: %s: %s", self._context.name, self.directory, error)
                     return None
+                log.warning("sink %s: %s: the disk is full; removed %s", self._context.name, self.directory, gone[0])
+
+    def enter(self, archive: Archive, kept: Kept) -> None:
+        """Called by the thread: a full disk does not keep a file out of the index where the oldest may go."""
+        self._try(lambda archive: archive.add(kept), archive, make_room=True)
 
     def retire(self) -> None:
         """What is too old or too much goes, soon."""

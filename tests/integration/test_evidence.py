@@ -8,8 +8,12 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pipeline.sinks.archive import Archive, Kept
 from tests.conftest import COUNT
@@ -130,3 +134,38 @@ def test_a_run_that_is_killed_as_a_whole_leaves_what_the_next_one_completes(prog
     with contextlib.closing(Archive(program.cwd / "recordings", read_only=True)) as archive:
         assert "not_running" in [gap.reason for gap in archive.gaps()]
     program.assert_nothing_left()
+
+
+@pytest.fixture
+def small_disk(program: Program) -> Iterator[Path]:
+    disk = program.cwd / "recordings"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "stop"])
+def test_a_full_disk_is_one_event_and_no_concern_of_the_evidence(
+    program: Program, face_video: Path, small_disk: Path, when_full: str
+) -> None:
+    text = SITE.format(video=face_video, realtime="false")
+    text = text.replace("segment_s: 1", f"segment_s: 1, when_full: {when_full}")
+    (program.cwd / "kept.yaml").write_text(text)
+    outcome = program.run("run", "--json", "kept.yaml")
+    events = events_of(program)
+    told = [(event["kind"], event["reason"]) for event in events if event["kind"] != "no_mask"]
+    if when_full == "stop":
+        assert outcome.code == 1
+        assert any("No space left on device" in line for line in outcome.errors)
+        assert told == [("recording_stopped", "the disk is full")]
+    else:
+        assert outcome.code == 0, outcome.stderr
+        assert told == [("storage_full", "the oldest recordings are removed")]
+        numbers = recorded(small_disk)
+        assert numbers == list(range(numbers[0], COUNT))
+        assert numbers[0] > 0
+    found = evidence_of(events)
+    assert [frame.number for frame in read_numbered(found["clip"])] == list(range(COUNT))
