@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import wiring
-from pipeline.transport.head import Head
+from pipeline.transport.head import SKIPPABLE, Head
 from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import LATENCY_BUCKETS, ResultLog, latency_quantiles_ms
 
@@ -62,7 +62,7 @@ class Gauges:
 
     def _read(self, source: str) -> SourceFigures:
         head, results = self.heads[source], self.results[source]
-        recorded = wiring.ANNOTATOR in head.readers
+        recorded = _is_kept(head)
         masked, unmasked = results.faces
         return SourceFigures(
             decoded=head.next_seq,
@@ -70,7 +70,7 @@ class Gauges:
             published=results.published,
             detected=results.detected,
             written=head.position(wiring.ANNOTATOR) - head.missing if recorded else None,
-            missing=head.missing,
+            missing=head.missing if recorded else 0,
             skipped=results.skipped,
             corrupt=head.corrupt,
             faces_mask=masked,
@@ -87,7 +87,7 @@ class Gauges:
     def missing(self, source: str) -> list[str]:
         """Which frames are not in the recording, as ranges: read once, at the end."""
         head = self.heads[source]
-        if wiring.ANNOTATOR not in head.readers:
+        if not _is_kept(head):
             return []
         numbers = MissingFrames(head).numbers()
         if head.waits:
@@ -99,6 +99,11 @@ class Gauges:
             head.close()
         for results in self.results.values():
             results.close()
+
+
+def _is_kept(head: Head) -> bool:
+    """Whether the source's annotated video goes to a sink, rather than to whoever looks."""
+    return wiring.ANNOTATOR in head.readers and head.part(wiring.ANNOTATOR) != SKIPPABLE
 
 
 @dataclass(frozen=True, slots=True)

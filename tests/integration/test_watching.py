@@ -141,3 +141,12 @@ def test_without_a_desktop_it_is_one_line(program: Program, plain_video: Path) -
     outcome = started(program, plain_video, "{kind: window}", DISPLAY="", WAYLAND_DISPLAY="").finish()
     assert outcome.code == 3
     assert any("there is no desktop here" in line for line in outcome.errors)
+
+
+def test_what_was_only_watched_is_not_reported_as_recorded(program: Program, plain_video: Path) -> None:
+    options = ("--source", plain_video, "--web", f"127.0.0.1:{free_port()}", "--json")
+    outcome = program.run("run", *options)
+    assert outcome.code == 0, outcome.stderr
+    frames_ = outcome.report["frames"]
+    assert (frames_["decoded"], frames_["written"]) == (100, 0)
+    assert outcome.report["sources"]["plain"]["missing"] == []
