@@ -12,7 +12,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import gi
 
@@ -22,6 +22,7 @@ gi.require_version("GstApp", "1.0")
 gi.require_version("GstRtsp", "1.0")
 from gi.repository import GLib, Gst, GstApp, GstRtsp, GstRtspServer  # noqa: E402, F401
 
+ATTEMPTS, PATIENCE_S = 3, 5
 THREADS = 16
 """A client that waits blocks the others of its thread, and by default there is one."""
 DEMUXED = (
@@ -42,19 +43,32 @@ WRONG = bytes(byte ^ 0x55 or 0xAA for byte in range(256))
 
 def access_units(path: str, codec: str) -> list[tuple[bytes, bool]]:
     """Every access unit of a file, and whether decoding can begin there."""
-    parser = f"{codec}parse"
-    pipeline = Gst.parse_launch(DEMUXED.format(path=path, parser=parser, codec=codec))
+    for _ in range(ATTEMPTS):
+        if units := demuxed(path, codec):
+            return units
+    give_up(f"{path}: holds no {codec}")
+
+
+def demuxed(path: str, codec: str) -> list[tuple[bytes, bool]] | None:
+    """None where it does not come to its end: a demuxer may stop silently while it is being started."""
+    pipeline = Gst.parse_launch(DEMUXED.format(path=path, parser=f"{codec}parse", codec=codec))
     sink = pipeline.get_by_name("units")
     pipeline.set_state(Gst.State.PLAYING)
     units = []
-    while (sample := sink.emit("pull-sample")) is not None:
+    while (sample := sink.emit("try-pull-sample", PATIENCE_S * Gst.SECOND)) is not None:
         buffer = sample.get_buffer()
-        keyframe = not buffer.has_flags(Gst.BufferFlags.DELTA_UNIT)
-        units.append((buffer.extract_dup(0, buffer.get_size()), keyframe))
+        units.append((buffer.extract_dup(0, buffer.get_size()), not buffer.has_flags(Gst.BufferFlags.DELTA_UNIT)))
+    whole = sink.get_property("eos")
+    message = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
     pipeline.set_state(Gst.State.NULL)
-    if not units:
-        raise SystemExit(f"{path}: holds no {codec}")
-    return units
+    if message is not None:
+        give_up(f"{path}: {message.parse_error()}")
+    return units if whole else None
+
+
+def give_up(why: str) -> NoReturn:
+    print(why, flush=True)
+    raise SystemExit(1)
 
 
 def damaged(unit: bytes) -> bytes:
@@ -151,7 +165,7 @@ def main() -> None:
         server.get_mount_points().add_factory(f"/{name}", factory)
         cameras[name] = camera
     if not server.attach(None):
-        raise SystemExit("the port is in use")
+        give_up("the port is in use")
     loop = GLib.MainLoop()
     threading.Thread(target=obey, args=(cameras, loop), daemon=True).start()
     print(f"port {server.get_bound_port()}", flush=True)
