@@ -12,7 +12,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import gi
 
@@ -46,7 +46,7 @@ def access_units(path: str, codec: str) -> list[tuple[bytes, bool]]:
     for _ in range(ATTEMPTS):
         if units := demuxed(path, codec):
             return units
-    give_up(f"{path}: holds no {codec}")
+    raise failure(f"{path}: holds no {codec}")
 
 
 def demuxed(path: str, codec: str) -> list[tuple[bytes, bool]] | None:
@@ -62,13 +62,14 @@ def demuxed(path: str, codec: str) -> list[tuple[bytes, bool]] | None:
     message = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
     pipeline.set_state(Gst.State.NULL)
     if message is not None:
-        give_up(f"{path}: {message.parse_error()}")
+        raise failure(f"{path}: {message.parse_error()}")
     return units if whole else None
 
 
-def give_up(why: str) -> NoReturn:
+def failure(why: str) -> SystemExit:
+    """What to raise where it cannot serve; whoever started it reads why."""
     print(why, flush=True)
-    raise SystemExit(1)
+    return SystemExit(1)
 
 
 def damaged(unit: bytes) -> bytes:
@@ -165,7 +166,7 @@ def main() -> None:
         server.get_mount_points().add_factory(f"/{name}", factory)
         cameras[name] = camera
     if not server.attach(None):
-        give_up("the port is in use")
+        raise failure("the port is in use")
     loop = GLib.MainLoop()
     threading.Thread(target=obey, args=(cameras, loop), daemon=True).start()
     print(f"port {server.get_bound_port()}", flush=True)
