@@ -24,6 +24,7 @@ from pipeline.sinks.view import SiteView
 from pipeline.sinks.web import server as web_server
 from pipeline.sinks.web.access import TRIES_MAX, Tries
 from pipeline.sinks.web.passwords import hashed, is_hash, matches
+from tests.browser import browser, watched_page
 from tests.runs import free_port, wait_until
 
 TOKEN = "a-token-that-is-long-enough"
@@ -141,6 +142,22 @@ def test_a_login_gives_a_session_and_its_end_takes_it(closed_page: Page) -> None
     assert 'session=""' in headers["set-cookie"]
     tampered = {"Cookie": session["Cookie"][:-1] + ("0" if session["Cookie"][-1] != "0" else "1")}
     assert closed_page.ask("/api/v1/sources", headers=tampered)[0] == 401
+
+
+def test_people_log_in_and_out_with_a_browser(closed_page: Page) -> None:
+    with browser() as chromium:
+        page, seen = watched_page(chromium.new_context())
+        page.goto(f"http://127.0.0.1:{closed_page.port}/")
+        assert page.url.endswith("/login")
+        for password, then in (("wrong password", "#said:not(:empty)"), (ANNA, "#logout:not([hidden])")):
+            page.fill("[name=user]", "anna")
+            page.fill("[name=password]", password)
+            page.click("button")
+            page.wait_for_selector(then)
+        page.click("#logout button")
+        page.wait_for_selector("[name=password]")
+        assert page.url.endswith("/login")
+        assert seen.complaints == []
 
 
 def test_a_session_survives_a_restart_but_not_a_new_password(tmp_path: Path, anna: str) -> None:
