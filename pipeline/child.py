@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from pipeline import config, wiring
+from pipeline import config, plan, wiring
 from pipeline.errors import PipelineError
 from pipeline.stage import run
 from pipeline.transport.channel import HealthSender
@@ -79,7 +79,7 @@ def _run(task: Task, context: zmq.Context[zmq.Socket[bytes]], stop: _Stop, told:
     run_dir = Path(task.run_dir)
     models_dir = Path(task.models_dir) if task.models_dir else None
     here = wiring.Place(task.run_id, run_dir, context, task.restarted, models_dir, told)
-    health = HealthSender(context, run_dir / wiring.HEALTH_SOCKET)
+    health = HealthSender(context, run_dir / plan.HEALTH_SOCKET)
     with contextlib.closing(health):
         stage = wiring.build(site, task.stage, here)
         run(stage, stop_requested=lambda: stop.requested, report=health.send, pid=os.getpid())

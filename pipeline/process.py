@@ -18,8 +18,8 @@ import msgspec
 
 from pipeline.child import Task, framed
 from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
+from pipeline.plan import StageSpec
 from pipeline.types import Health
-from pipeline.wiring import StageSpec
 
 State = Literal["waiting", "starting", "running", "done", "failed"]
 

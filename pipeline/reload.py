@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.plan import ANNOTATOR, CAPTURE, INFERENCE, StageSpec, stages
 from pipeline.specs import Site
-from pipeline.wiring import ANNOTATOR, CAPTURE, INFERENCE, StageSpec, stages
 
 _PARTS = {"detector": "detectors", "rules": "rules", "sinks": "sinks"}
 _RESTART = "cannot change while the site runs, as sources can; restart the site to take it up"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import wiring
+from pipeline import plan
 from pipeline.transport.head import SKIPPABLE, Head
 from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import LATENCY_BUCKETS, ResultLog, latency_quantiles_ms
@@ -69,7 +69,7 @@ class Gauges:
             expected=head.expected_frames,
             published=results.published,
             detected=results.detected,
-            written=head.position(wiring.ANNOTATOR) - head.missing if recorded else None,
+            written=head.position(plan.ANNOTATOR) - head.missing if recorded else None,
             missing=head.missing if recorded else 0,
             skipped=results.skipped,
             corrupt=head.corrupt,
@@ -91,7 +91,7 @@ class Gauges:
             return []
         numbers = MissingFrames(head).numbers()
         if head.waits:
-            numbers.update(range(head.position(wiring.ANNOTATOR), head.next_seq))
+            numbers.update(range(head.position(plan.ANNOTATOR), head.next_seq))
         return ranges(sorted(numbers))
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Gauges:
 
 def _is_kept(head: Head) -> bool:
     """Whether the source's annotated video goes to a sink, rather than to whoever looks."""
-    return wiring.ANNOTATOR in head.readers and head.part(wiring.ANNOTATOR) != SKIPPABLE
+    return plan.ANNOTATOR in head.readers and head.part(plan.ANNOTATOR) != SKIPPABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from pipeline import wiring
+from pipeline import plan
 from pipeline.child import Task
 from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, PipelineError
 from pipeline.process import StageProcess
@@ -65,7 +65,7 @@ class Supervisor:
         self._clock = clock
         self._started_ns = time.monotonic_ns()
         self._run_id = f"{time.time_ns():x}{secrets.token_hex(4)}"
-        self._processes = [StageProcess(spec, clock=clock) for spec in wiring.stages(site)]
+        self._processes = [StageProcess(spec, clock=clock) for spec in plan.stages(site)]
         self._signals = Signals(can_reload=reload is not None)
         self._late: set[str] = set()
         self._leaving: dict[str, Site] = {}
@@ -80,17 +80,17 @@ class Supervisor:
 
     def run(self) -> Report:
         """Runs until every stage has ended; raises ``PipelineError`` only for what keeps it from starting."""
-        wiring.check(self._site, self._models_dir)
+        plan.check(self._site, self._models_dir)
         with RunDirectory(self._site.name) as directory, ExitStack() as stack:
             self._run_dir, self._presence = directory.path, directory.presence
-            wiring.prepare(self._site, directory.path)
+            plan.prepare(self._site, directory.path)
             self._directory = directory
             self._gauges = stack.enter_context(closing(Gauges(self._site.sources, directory.path)))
             for head in self._gauges.heads.values():
                 head.held = True
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             stack.callback(context.destroy, 0)
-            self._health = HealthReceiver(context, directory.path / wiring.HEALTH_SOCKET)
+            self._health = HealthReceiver(context, directory.path / plan.HEALTH_SOCKET)
             self._serve_metrics(stack)
             stack.enter_context(self._signals)
             stack.callback(self._kill_all)
@@ -121,7 +121,7 @@ class Supervisor:
             "processes": [msgspec.to_builtins(process.entry) for process in self._processes],
             "publishes": self._site.publishes,
             "metrics": self._metrics,
-            "event_log": wiring.shown_event_log(self._site, self._run_dir),
+            "event_log": plan.shown_event_log(self._site, self._run_dir),
         }
         if description != self._described:
             self._directory.describe(description)
@@ -142,7 +142,7 @@ class Supervisor:
                 process.listen()
             if process.reap() and process.state == "failed":
                 self._after_failure(process)
-            elif process.state == "done" and process.spec.job == wiring.INFERENCE:
+            elif process.state == "done" and process.spec.job == plan.INFERENCE:
                 self._look_again(process)
         self._release()
         self._end_hung()
@@ -154,7 +154,7 @@ class Supervisor:
 
     def _release(self) -> None:
         """Lets the captures begin once everything behind them runs."""
-        behind = [process for process in self._processes if process.spec.job != wiring.CAPTURE]
+        behind = [process for process in self._processes if process.spec.job != plan.CAPTURE]
         if self._stop_level == 0 and all(process.ever_ran or process.ended for process in behind):
             for head in self._gauges.heads.values():
                 head.held = False
@@ -176,13 +176,13 @@ class Supervisor:
             if process.state != "waiting" or self._clock() < process.start_at_s:
                 continue
             ending = self._stop_level or process.spec.name in self._leaving
-            if ending and process.spec.job == wiring.CAPTURE:
+            if ending and process.spec.job == plan.CAPTURE:
                 self._end_stream(process, "stopped")
-            elif process.spec.job == wiring.ANNOTATOR and self._is_between(process):
+            elif process.spec.job == plan.ANNOTATOR and self._is_between(process):
                 continue
             elif self._stop_level < 2:
                 process.start(self._task(process), self._presence)
-                if process.spec.job == wiring.INFERENCE and self._leaving:
+                if process.spec.job == plan.INFERENCE and self._leaving:
                     process.tell(process.spec)
             else:
                 self._give_up(process, "was not running when the run was ended at once")
@@ -196,7 +196,7 @@ class Supervisor:
 
     def _task(self, process: StageProcess) -> Task:
         site = self._leaving.get(process.spec.name, self._site)
-        if process.spec.job == wiring.INFERENCE:  # sources that are leaving have frames that want their results
+        if process.spec.job == plan.INFERENCE:  # sources that are leaving have frames that want their results
             name = process.spec.name.partition("/")[2]
             site = next((before for before in self._leaving.values() if name in before.pipelines), site)
         return Task(
@@ -232,7 +232,7 @@ class Supervisor:
     def _may_be_joining(self, process: StageProcess) -> bool:
         """Whether it is an annotator that has been given everything: its final file may take minutes."""
         results = [self._gauges.results[source] for source in process.spec.sources]
-        return process.spec.job == wiring.ANNOTATOR and all(log.finished for log in results)
+        return process.spec.job == plan.ANNOTATOR and all(log.finished for log in results)
 
     # -- failure
 
@@ -242,14 +242,14 @@ class Supervisor:
         for source in process.spec.sources:
             head, results = self._gauges.heads[source], self._gauges.results[source]
             match process.spec.job:
-                case wiring.CAPTURE:
+                case plan.CAPTURE:
                     head.end(f"failed: {process.reason}")
-                case wiring.INFERENCE:
-                    head.detach(wiring.INFERENCE)
+                case plan.INFERENCE:
+                    head.detach(plan.INFERENCE)
                     results.abandon()
                     self._stop_capture(source)
-                case wiring.ANNOTATOR:
-                    head.detach(wiring.ANNOTATOR)
+                case plan.ANNOTATOR:
+                    head.detach(plan.ANNOTATOR)
                 case "events":
                     results.detach_events()
         begins = process.spec.name not in self._late and not process.ever_ran
@@ -269,7 +269,7 @@ class Supervisor:
 
     def _stop_capture(self, source: str) -> None:
         for process in self._processes:
-            if process.spec.job == wiring.CAPTURE and source in process.spec.sources:
+            if process.spec.job == plan.CAPTURE and source in process.spec.sources:
                 process.terminate()
                 self._gauges.heads[source].end("failed: inference has failed")
                 process.end_well()
@@ -284,36 +284,36 @@ class Supervisor:
         self._signals.reload = False
         try:
             site = self._reload()
-            wiring.check(site, self._models_dir)
+            plan.check(site, self._models_dir)
             waiting = [source for source, head in self._gauges.heads.items() if head.waits]
             ending = [p.spec.name for p in self._processes if p.spec.name in self._leaving]
-            plan = change(self._site, site, waiting=waiting, ending=ending)
-            for source in plan.added:
-                wiring.prepare_source(site, source, self._run_dir)
+            changed = change(self._site, site, waiting=waiting, ending=ending)
+            for source in changed.added:
+                plan.prepare_source(site, source, self._run_dir)
                 self._gauges.add(source)
         except PipelineError as error:
             for line in str(error).splitlines():
                 log.error("not taken up: %s", line)
             return
-        staying = {spec.name for spec in wiring.stages(site)}
+        staying = {spec.name for spec in plan.stages(site)}
         self._leaving |= {p.spec.name: self._site for p in self._processes if p.spec.name not in staying}
         self._site = site
-        self._take_up(plan)
-        log.info("configuration taken up: %s", plan)
+        self._take_up(changed)
+        log.info("configuration taken up: %s", changed)
 
-    def _take_up(self, plan: Change) -> None:
+    def _take_up(self, changed: Change) -> None:
         by_name = {process.spec.name: process for process in self._processes}
         for process in [process for name, process in by_name.items() if name in self._leaving]:
             self._end_capture(process)
-        for spec in plan.again:
+        for spec in changed.again:
             by_name[spec.name].begin_again(spec)
-        for spec in plan.told:
+        for spec in changed.told:
             if by_name[spec.name].ended:
                 by_name[spec.name].begin_again(spec)
             else:
                 by_name[spec.name].tell(spec)
-        self._late |= {spec.name for spec in plan.started}
-        self._processes += [StageProcess(spec, clock=self._clock) for spec in plan.started]
+        self._late |= {spec.name for spec in changed.started}
+        self._processes += [StageProcess(spec, clock=self._clock) for spec in changed.started]
 
     def _look_again(self, process: StageProcess) -> None:
         """One that ended while it was told of a source that has come."""
@@ -349,7 +349,7 @@ class Supervisor:
             process.hurry()
             if level >= 3:
                 self._give_up(process, "was killed, because it did not end when asked to")
-            elif level == 2 and process.spec.job != wiring.CAPTURE:
+            elif level == 2 and process.spec.job != plan.CAPTURE:
                 process.terminate()
             else:
                 self._end_capture(process)
@@ -357,7 +357,7 @@ class Supervisor:
             log.info("stopping: what has been captured is still looked at and recorded; stop again to end at once")
 
     def _end_capture(self, process: StageProcess) -> None:
-        if process.spec.job == wiring.CAPTURE:
+        if process.spec.job == plan.CAPTURE:
             process.terminate()
             if not process.alive:
                 self._end_stream(process, "stopped")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import procfs, wiring
+from pipeline import plan, procfs
 from pipeline.benchmarks.reference import STEADY_FROM, child_environment, failure
 from pipeline.errors import RuntimeFailure
 from pipeline.procfs import FamilyTimes
@@ -106,7 +106,7 @@ class _Watch:
         """Until the last frame is written; raises ``_Ended`` where the command ends before."""
         directory, source = self._find()
         with contextlib.closing(Head.attach(directory, source)) as head:
-            while head.position(wiring.ANNOTATOR) < STEADY_FROM:
+            while head.position(plan.ANNOTATOR) < STEADY_FROM:
                 self._wait(FINE_S)
             self._first = self._moment(head)
             with contextlib.closing(ResultLog.attach(directory, source)) as results:
@@ -114,9 +114,9 @@ class _Watch:
             while not _nearly_over(head):
                 self._wait(COARSE_S)
             self._busy = self._moment(head)
-            while head.end_seq is None or head.position(wiring.ANNOTATOR) < head.end_seq:
+            while head.end_seq is None or head.position(plan.ANNOTATOR) < head.end_seq:
                 self._wait(FINE_S)
-            self._last = time.monotonic_ns(), head.position(wiring.ANNOTATOR)
+            self._last = time.monotonic_ns(), head.position(plan.ANNOTATOR)
 
     def _find(self) -> tuple[Path, str]:
         """The run directory and the source's name; the directory is described once everything in it is there."""
@@ -140,7 +140,7 @@ class _Watch:
         time.sleep(seconds)
 
     def _moment(self, head: Head) -> Moment:
-        at_ns, written = time.monotonic_ns(), head.position(wiring.ANNOTATOR)
+        at_ns, written = time.monotonic_ns(), head.position(plan.ANNOTATOR)
         return Moment(at_ns, written, procfs.family_times(self._process.pid), procfs.machine_busy_s())
 
     def figures(self, report: dict[str, Any], ended_ns: int) -> RunFigures:

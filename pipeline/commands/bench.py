@@ -100,7 +100,7 @@ def _setup(options: argparse.Namespace) -> Setup:
     """Raises as ``build_detector`` does, before anything is made or measured."""
     from pipeline.benchmarks.cases import Setup
     from pipeline.inference.detector import build_detector
-    from pipeline.wiring import processors
+    from pipeline.plan import processors
 
     spec = DetectorSpec.model_validate(shared.detector_values(options))
     build_detector(spec.model, spec.backend["kind"], models_dir=options.models_dir).close()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.errors import EXIT_DONE, EXIT_FAILED, EXIT_MACHINE, ConfigError, PipelineError
+from pipeline.plan import processors
 from pipeline.specs import DEFAULT_MODEL, DetectSpec
 from pipeline.types import Layout
-from pipeline.wiring import processors
 
 if TYPE_CHECKING:
     from pipeline.capture.live import LiveFeed

@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
     from pipeline.evaluation import plot
     from pipeline.evaluation.looking import SCORES_FROM, Through, look
     from pipeline.inference.detector import build_detector
-    from pipeline.wiring import processors
+    from pipeline.plan import processors
 
     spec = DetectorSpec.model_validate(shared.detector_values(options))
     if options.plot:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import config, resources, wiring
+from pipeline import config, plan, resources
 from pipeline.errors import EXIT_DONE, ConfigError
 from pipeline.transport.run_directory import running
 
@@ -148,12 +148,12 @@ def _opened(path: Path) -> EventReader:
 def event_log(where: str | None) -> tuple[Path, bool]:
     """Where the log of that site lies, and whether it runs; raises ``ConfigError`` where that does not say it."""
     sites = {site.name: site for site in running()}
-    kept = {path.parent.name: path for path in resources.user_state_dir().glob(f"*/{wiring.EVENT_LOG}")}
+    kept = {path.parent.name: path for path in resources.user_state_dir().glob(f"*/{plan.EVENT_LOG}")}
     there = f"running now: {_listed(sites)}; kept: {_listed(kept)}"
     if where and where.endswith((".yaml", ".yml")):
         site = config.load(Path(where))
         if site.name not in sites:
-            return wiring.event_log_path(site, Path()), False
+            return plan.event_log_path(site, Path()), False
         where = site.name
     if where is None:
         if len(sites) != 1:

@@ -135,7 +135,7 @@ def _sets(
 def _map50(detector: Detector, samples: list[Sample], name: str) -> float:
     from pipeline.evaluation.figures import average_precisions, mean
     from pipeline.evaluation.looking import look
-    from pipeline.wiring import processors
+    from pipeline.plan import processors
 
     with progress(len(samples), name) as done:
         (pictures,) = look(detector, samples, in_flight=processors(), done=done)

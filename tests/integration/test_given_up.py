@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.wiring import ANNOTATOR
+from pipeline.plan import ANNOTATOR
 from tests.numbered import read_numbered
 from tests.runs import Outcome, Program, Run, Told, kill, told_in, wait_until
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.child import Task
+from pipeline.plan import StageSpec
 from pipeline.process import RESTART_DELAY_MAX_S, RESTART_DELAY_S, WELL_S, StageProcess
 from pipeline.types import Health
-from pipeline.wiring import StageSpec
 from tests.runs import wait_until
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from pipeline import config, wiring
+from pipeline import config, plan
 from pipeline.cli import main, parser
 from pipeline.commands.events import event_log
 from pipeline.commands.run import quick_site
@@ -137,16 +137,16 @@ def test_the_only_running_site_needs_no_name(tmp_path: Path) -> None:
 def test_a_running_site_tells_where_its_log_lies(site: Path, tmp_path: Path, run_base: Path) -> None:
     loaded = config.load(site)
     assert loaded.publishes == [ADDRESS]
-    kept = wiring.shown_event_log(loaded, run_base)
+    kept = plan.shown_event_log(loaded, run_base)
     assert kept == str(tmp_path / "state" / "facemask-pipeline" / "gate" / "events.sqlite")
     elsewhere = config.check({**loaded.values, "events": {"directory": str(tmp_path / "logs")}}, "here")
-    assert wiring.shown_event_log(elsewhere, run_base) == str(tmp_path / "logs" / "gate" / "events.sqlite")
+    assert plan.shown_event_log(elsewhere, run_base) == str(tmp_path / "logs" / "gate" / "events.sqlite")
 
 
 def test_a_quick_run_leaves_no_log_behind(run_base: Path) -> None:
     for arguments, expected in ((["--publish", ADDRESS], str(run_base / "events.sqlite")), ([], None)):
         options = parser().parse_args(["run", "--source", "a.mp4", *arguments])
-        assert wiring.shown_event_log(quick_site(options), run_base) == expected
+        assert plan.shown_event_log(quick_site(options), run_base) == expected
 
 
 def test_of_several_one_must_be_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def interrupted(*_: object, **__: object) -> NoReturn:
         ("pipeline.inference.importing.download.fetch_model", ["models", "fetch", "aizoo-260"]),
         ("pipeline.inference.detector.build_detector", ["detect", "a.jpg"]),
         ("pipeline.benchmarks.backends.measure", ["bench", "backends"]),
-        ("pipeline.supervisor.wiring.check", ["run", "--source", "a.mp4"]),
+        ("pipeline.supervisor.plan.check", ["run", "--source", "a.mp4"]),
     ],
 )
 def test_work_that_was_interrupted_is_not_done(
