@@ -1,0 +1,93 @@
+"""A source's own packets, put beside the frame ring."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.capture import tap as module
+from pipeline.capture.tap import PacketTap
+from pipeline.transport.packet_ring import Description, PacketRing
+from pipeline.types import Layout
+from tests.media import write_moving
+
+LAYOUT = Layout(64, 48)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_moving(tmp_path_factory.mktemp("video") / "a.mp4", 60, gop=10)
+
+
+def play(video: Path, tap: PacketTap, *, drift_s: Callable[[int], float] = lambda _: 0.0, count: int = 60) -> None:
+    """As a capture does: each packet before it is decoded, each picture behind."""
+    with av.open(str(video)) as file:
+        stream = file.streams.video[0]
+        tap.begin(stream)
+        for number, packet in enumerate(file.demux(stream)):
+            if number >= count or not packet.size:
+                break
+            tap.packet(packet)
+            for frame in stream.codec_context.decode(packet):
+                assert frame.pts is not None
+                stamp_s = float(frame.pts * Fraction(frame.time_base or 0))
+                tap.picture(stamp_s, stamp_s + drift_s(number), LAYOUT)
+
+
+def ring_in(place: Path) -> PacketRing:
+    return PacketRing.create(place / "gate.originals", 1_000_000)
+
+
+def times(ring: PacketRing) -> list[float]:
+    return [round(packet.time_s * 25, 3) for packet in ring.since(-1.0)]
+
+
+def test_every_packet_has_its_place_on_the_sources_clock(video: Path, tmp_path: Path) -> None:
+    ring = ring_in(tmp_path)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda time_s: round(time_s * 1e9) + 5))
+    stored = ring.since(-1.0)
+    assert times(ring) == [float(n) for n in range(60)]
+    assert [packet.keyframe for packet in stored] == [n % 10 == 0 for n in range(60)]
+    assert stored[10].wall_ns == 400_000_005
+    said = msgspec.msgpack.decode(ring.description, type=Description)
+    assert (said.codec, said.width, said.height) == ("h264", 64, 48)
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.extradata = said.extradata
+    frames = [frame for packet in stored for frame in decoder.decode(av.Packet(packet.data))] + decoder.decode(None)
+    assert len(frames) == 60
+
+
+def test_a_capture_that_is_started_again_writes_nothing_twice(video: Path, tmp_path: Path) -> None:
+    ring = ring_in(tmp_path)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0), count=33)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0))
+    assert times(ring) == [float(n) for n in range(60)]
+
+
+def test_clocks_that_drift_apart_are_brought_together_at_keyframes(video: Path, tmp_path: Path) -> None:
+    ring = ring_in(tmp_path)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0), drift_s=lambda n: -0.001 * n)
+    found = [packet.time_s for packet in ring.since(-1.0)]
+    assert found == sorted(set(found))
+    assert len(found) == 60
+    assert found[50] == pytest.approx(50 / 25 - 0.05, abs=0.002)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_no_parameter_set(data: bytes) -> None:
+    for read in (module._avc_configuration, module._hevc_configuration):
+        with suppress(IndexError, struct.error):
+            size, sets = read(b"\1" + data)
+            assert 1 <= size <= 4
+            assert isinstance(sets, tuple)
+    assert all(unit for unit in module._annex_b(data))
+    assert all(len(unit) <= len(data) for unit in module._prefixed(data, 4))
