@@ -143,6 +143,8 @@ class Feed:
         socket.reconnect_ivl = 50
         socket.connect(self._address)
         await socket.send(live.SUBSCRIBE)
+        # where somebody else subscribes already, the annotator does not hear of one more
+        await socket.send(live.KEYFRAME)
         while True:
             message = await socket.recv()
             try:
