@@ -147,6 +147,7 @@ class AnnotatorStage:
         frame.image.copy_to(target)
         if not self._reader.valid(frame):
             raise FrameExpired(f"{result.frame.source_id}: frame {seq} was overwritten while it was copied")
+        picture.overlay.catch_up(seq, self._results.result)
         picture.overlay.hide(target, result)
         self._show(target, result, drawn=False)
         picture.overlay.mark(target, result)

@@ -34,8 +34,19 @@ class FaceBlur:
         self._class_ids = {"all": None, "masked": masked, "none": set[int]()}[blurred]
         self._places: dict[int, tuple[float, Box]] = {}
 
+    @property
+    def hides(self) -> bool:
+        """Whether there is anybody whom it would hide."""
+        return self._class_ids is None or bool(self._class_ids)
+
     def draw(self, image: I420, result: Result) -> None:
         """Hides the faces of ``result`` in ``image``, in place; frames come in order."""
+        self.follow(result)
+        for _, box in self._places.values():
+            _pixelate(image, box)
+
+    def follow(self, result: Result) -> None:
+        """Takes notice of a frame that is not drawn."""
         now_s = result.frame.time_s
         for track in result.tracks:
             if self._class_ids is None or track.class_id in self._class_ids:
@@ -43,8 +54,6 @@ class FaceBlur:
             else:
                 self._places.pop(track.id, None)
         self._places = {i: place for i, place in self._places.items() if now_s - place[0] <= LINGER_S}
-        for _, box in self._places.values():
-            _pixelate(image, box)
 
 
 def _pixelate(image: I420, box: Box) -> None:

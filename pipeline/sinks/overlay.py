@@ -5,13 +5,15 @@ Everything lies on even coordinates, so that a line's colour in the half-size ch
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import FrameExpired
 from pipeline.sinks.blur import Blurred, FaceBlur
 from pipeline.sinks.colour import Colour, yuv
 from pipeline.sinks.lettering import Lettering
@@ -23,6 +25,8 @@ _CORNER_RGB = (0, 0, 0)
 _CARRIED_LUMA = 0.35
 """The label of a face that was not looked for in this frame is darker, and only the corners of its box are drawn."""
 _TILES_MAX = 512
+CAUGHT_UP_FRAMES = 128
+"""More than a second of any camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Overlay:
         self._source_name = source_name
         self._labels = tuple(labels)
         self._blur = FaceBlur(blurred, labels)
+        self._drawn = -1
         self._line_px = 2 * max(1, round(min(layout.width, layout.height) / 480))
         self._lettering = Lettering(layout.width, layout.height)
         self._black = yuv((0, 0, 0), layout)
@@ -53,6 +58,17 @@ class Overlay:
         self._wall = ("", self._text_tile(" ", self._black))
         self._stream = self._wall
 
+    def catch_up(self, seq: int, result_of: Callable[[int], Result]) -> None:
+        """Takes notice of the frames before ``seq`` that were not drawn; before that one is.
+
+        Who was lost just before somebody begins to look is hidden for them as well. result_of: raises ``FrameExpired``
+        for a result that is not kept any more.
+        """
+        if self._blur.hides:
+            for missed in range(max(self._drawn + 1, seq - CAUGHT_UP_FRAMES), seq):
+                with contextlib.suppress(FrameExpired):
+                    self._blur.follow(result_of(missed))
+
     def draw(self, image: I420, result: Result) -> None:
         """Draws on ``image`` (of the overlay's layout) in place; frames come in order."""
         self.hide(image, result)
@@ -61,6 +77,7 @@ class Overlay:
     def hide(self, image: I420, result: Result) -> None:
         """What must not leave the machine; the first half of ``draw``."""
         self._blur.draw(image, result)
+        self._drawn = result.frame.seq
 
     def mark(self, image: I420, result: Result) -> None:
         """Boxes, labels, clocks; the second half of ``draw``."""

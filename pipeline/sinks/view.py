@@ -104,6 +104,7 @@ class View:
             except FrameExpired:
                 continue
             assert self._overlay is not None
+            self._overlay.catch_up(seq, self.results.result)
             self._overlay.draw(canvas.image, result)
             return result, canvas
         return None

@@ -5,7 +5,9 @@ import time
 import numpy as np
 import pytest
 
+from pipeline.errors import FrameExpired
 from pipeline.sinks.blur import LINGER_S, Blurred, FaceBlur
+from pipeline.sinks.overlay import Overlay
 from pipeline.types import I420, FrameRef, Layout, Result, Track
 
 LABELS = ("mask", "no_mask")
@@ -69,6 +71,26 @@ def test_a_face_that_is_missed_is_hidden_for_a_while_where_it_was() -> None:
         blur.draw(image, result(*tracks, time_s=time_s))
         seen.append(hidden(image))
     assert seen == [True, True, False]
+
+
+def test_who_was_lost_just_before_somebody_looks_is_hidden_for_them_too() -> None:
+    """Nothing is drawn while nobody looks: the overlay takes notice of those frames when it is asked again."""
+    results = {
+        seq: Result(FrameRef("gate", seq, 0, seq / 25, 0, 0), (track(),) if seq < 40 else (), True) for seq in range(60)
+    }
+
+    def result_of(seq: int) -> Result:
+        if seq < 10:
+            raise FrameExpired("too old")
+        return results[seq]
+
+    for first_drawn in (None, 5):
+        overlay, image = Overlay(Layout(640, 360), "gate", LABELS, "all"), noise(Layout(640, 360))
+        if first_drawn is not None:
+            overlay.hide(noise(Layout(640, 360)), results[first_drawn])
+        overlay.catch_up(50, result_of)
+        overlay.hide(image, results[50])
+        assert hidden(image)
 
 
 def test_who_takes_the_mask_off_is_seen_at_once_where_only_masked_faces_are_hidden() -> None:

@@ -23,6 +23,8 @@ class DarkOverlay:
 
     def __init__(self, layout: Layout) -> None: ...
 
+    def catch_up(self, seq: int, result_of: Any) -> None: ...
+
     def hide(self, image: I420, result: Result) -> None:
         assert image.y[0, 0] > 0
 
