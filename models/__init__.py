@@ -1,1 +1,1 @@
-"""One folder a model, and how our own is made."""
+"""One folder a model, how our own is made, and a page that runs it in a browser."""

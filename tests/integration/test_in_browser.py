@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from in_browser.build import MODEL, build
+from models.in_browser.build import MODEL, build
 from pipeline.errors import StartupError
 from pipeline.inference.detector import build_detector
 from tests.browser import NPM, accessibility_errors, axe_script, browser, watched_page

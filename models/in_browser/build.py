@@ -1,4 +1,4 @@
-"""Builds the static page that finds masks in the visitor's own browser: ``python -m in_browser.build [--to DIR]``.
+"""Builds the static page that finds masks in the visitor's own browser: ``python -m models.in_browser.build [--to DIR]``.
 
 The page needs three things that do not lie in its folder: this project's model, what its card says, and
 onnxruntime-web, which comes from npm (or from ``--npm DIR``, where it is installed already).
@@ -78,7 +78,7 @@ def _installed(scratch: Path) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m in_browser.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m models.in_browser.build", description=__doc__)
     parser.add_argument(
         "--to", type=Path, default=Path("build/browser"), metavar="DIR", help="(default: build/browser)"
     )
