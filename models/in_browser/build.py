@@ -1,4 +1,4 @@
-"""Builds the static page that finds masks in the visitor's own browser: ``python -m models.in_browser.build [--to DIR]``.
+"""Builds the page that finds masks in the visitor's own browser: ``python -m models.in_browser.build [--to DIR]``.
 
 The page needs three things that do not lie in its folder: this project's model, what its card says, and
 onnxruntime-web, which comes from npm (or from ``--npm DIR``, where it is installed already).
