@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch", type=int, default=plan.batch)
     sub.add_argument("--rate", type=float, default=plan.rate)
     sub.add_argument("--seed", type=int, default=plan.seed)
+    sub.add_argument("--calm", type=float, default=plan.calm, help="share of the run, at its end, without mosaics")
     sub.add_argument("--workers", type=int, default=plan.workers)
     sub.add_argument("--width", type=int, default=Architecture().width)
     sub.add_argument("--height", type=int, default=Architecture().height)
@@ -81,7 +82,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     data.refine(samples, TOWARDS)
     kept, held = data.split(samples)
     plan = train.Plan(steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, seed=arguments.seed,
-                      workers=arguments.workers)  # fmt: skip
+                      calm=arguments.calm, workers=arguments.workers)  # fmt: skip
     architecture = Architecture(width=arguments.width, height=arguments.height)
     print(train.train(kept, held, architecture, plan, arguments.out, arguments.start))
 

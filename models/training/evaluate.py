@@ -98,7 +98,7 @@ def detections(
 
 
 def calibrate(network: FaceMaskNet, truths: list[Truth], pictures: list[NDArray[np.uint8]]) -> list[float]:
-    """Moves each class's logits so that its best F1 is at a score of 0.5; returns the scores where it was.
+    """Moves each class's logits so that its best F0.5 is at a score of 0.5; returns the scores where it was.
 
     The order of detections within a class, and so AP, stays as it was.
     """

@@ -145,5 +145,5 @@ def test_average_precision_by_hand() -> None:
     found = np.array([hit, miss, late], np.float32)
     whole = boxes.curve([truth], [found], 0)
     assert whole.average_precision() == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert whole.best_threshold() == pytest.approx(0.7)
+    assert whole.best_threshold() == pytest.approx(0.9)
     assert boxes.curve([truth], [found[:1]], 0).average_precision() == pytest.approx(0.5)
