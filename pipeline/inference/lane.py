@@ -18,7 +18,7 @@ import msgspec
 from pipeline.errors import FrameExpired
 from pipeline.inference.schedule import Pace, StillScene
 from pipeline.transport.channel import Bell
-from pipeline.transport.head import Head
+from pipeline.transport.head import FRAMES, Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import Frame, Reader
 from pipeline.types import Detections, Event, FrameRef, Result
@@ -210,7 +210,7 @@ class Lane:
 
     def _ref(self, seq: int) -> FrameRef:
         """The frame's name and clocks; one that is long gone is put just before the oldest that is remembered."""
-        for known in range(seq, self.head.next_seq):
+        for known in range(max(seq, self.head.next_seq - FRAMES + 1), self.head.next_seq):
             try:
                 ref = self.head.ref(known)
             except FrameExpired:

@@ -14,7 +14,7 @@ from pipeline.process import RESTARTS_MAX
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import SLOTS_MAX, Writer
-from pipeline.types import Result
+from pipeline.types import FrameRef, Result
 from tests.runs import wait_until
 from tests.unit.stages.fakes import FakeAnalytics, FakeDetector, head_in, inference_of, lane_of, publish
 
@@ -202,6 +202,25 @@ def test_a_far_too_late_inference_still_gives_a_result_for_every_frame(directory
     assert times == sorted(set(times))
     assert inference.analytics.seen == list(range(1500))
     assert inference.detector.shown == [1499 % 200]
+    inference.stage.close()
+
+
+def test_a_long_backlog_costs_the_same_for_every_frame(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is put in order under one lock, and without a heartbeat."""
+    frames = 5000
+    publish(writer_in(directory, lossless=False), frames)
+    inference = Inference(directory, FakeDetector())
+    asked: list[int] = []
+    ref = inference.head.ref
+
+    def counted(seq: int) -> FrameRef:
+        asked.append(seq)
+        return ref(seq)
+
+    monkeypatch.setattr(inference.head, "ref", counted)
+    inference.until(lambda: inference.results.published == frames, "all results")
+    assert inference.analytics.seen == list(range(frames))
+    assert len(asked) < 3 * frames
     inference.stage.close()
 
 
