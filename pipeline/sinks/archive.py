@@ -7,6 +7,7 @@ files asks the index and not its own memory. The index can be lost: whoever open
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
@@ -20,8 +21,12 @@ from pipeline.sinks.captions import SUFFIX
 FILE = "index.sqlite"
 DAY = "%Y-%m-%d"
 """Files lie in a folder for each day (UTC)."""
+SEGMENT = r"-\d{8}T\d{6}Z-\d{8}T\d{6}[+-]\d{4}(-\d+)?"
+"""What stands in a segment's name between its source and the suffix."""
 KeptKind = Literal["segment", "clip", "snapshot", "crop"]
 _BUSY_S = 10.0
+_OURS = re.compile(rf"[a-z0-9_-]+{SEGMENT}\.(mp4|ass)|[0-7][0-9A-HJKMNP-TV-Z]{{25}}-(clip\.mp4|(snapshot|face)\.jpg)")
+_FOLDER = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, kind TEXT NOT NULL, source TEXT NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
@@ -170,11 +175,16 @@ class Archive:
             while (oldest := self._oldest()) is not None:
                 if removed := self._remove(oldest):
                     return removed
-        whole = [path for path in self.directory.glob("*/[!.]*") if ".part" not in path.name]
-        for path in sorted(whole, key=lambda path: path.stat().st_mtime_ns)[:1]:
+        for path in sorted(self._whole(), key=lambda path: path.stat().st_mtime_ns)[:1]:
             path.unlink()
             return [str(path.relative_to(self.directory))]
         return []
+
+    def _whole(self) -> Iterator[Path]:
+        """What lies there under a name that only this package gives; whatever else is there is somebody's own."""
+        for path in self.directory.glob("*/*"):
+            if _FOLDER.fullmatch(path.parent.name) and _OURS.fullmatch(path.name) and path.is_file():
+                yield path
 
     def _oldest(self) -> Kept | None:
         row = self._database.execute(f"SELECT {_COLUMNS} FROM files ORDER BY end_ns, path LIMIT 1").fetchone()  # noqa: S608

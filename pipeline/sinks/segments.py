@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 
 from pipeline.errors import ConfigError
 from pipeline.sinks import fmp4
-from pipeline.sinks.archive import DAY, Archive, Gap, Kept
+from pipeline.sinks.archive import DAY, SEGMENT, Archive, Gap, Kept
 from pipeline.sinks.captions import SUFFIX
 from pipeline.sinks.finishing import fsync
 from pipeline.sinks.parts import Found, PartWriter, claim, complete, read_part
@@ -224,7 +224,7 @@ class Segments:
     # -- what others have left
 
     def _paths(self, suffix: str) -> Iterator[Path]:
-        name = re.compile(rf"{re.escape(self._source)}-\d{{8}}T\d{{6}}Z-[0-9T]+[+-]\d{{4}}(-\d+)?{re.escape(suffix)}")
+        name = re.compile(re.escape(self._source) + SEGMENT + re.escape(suffix))
         return (path for path in self._storage.directory.glob(f"*/*{suffix}") if name.fullmatch(path.name))
 
     def _left_behind(self) -> Iterator[Found]:

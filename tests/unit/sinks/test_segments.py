@@ -20,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, RuntimeFailure
-from pipeline.sinks.archive import Archive, Gap, Kept
+from pipeline.sinks.archive import FILE, Archive, Gap, Kept
 from pipeline.sinks.kinds.recorder import Config, create
 from pipeline.sinks.segments import Segments
 from pipeline.types import Event, Layout
@@ -295,6 +295,27 @@ def test_on_a_full_disk_it_stops_where_nothing_may_go(small_disk: Path) -> None:
     sink.close()
     assert [(event.kind, event.reason) for event in told] == [("recording_stopped", "the disk is full")]
     assert len(files(small_disk)) > 2
+
+
+def test_only_what_has_our_names_goes_where_the_index_lists_nothing(tmp_path: Path) -> None:
+    sink = segments(tmp_path)
+    sink.open()
+    feed(sink, range(20))
+    ended(sink)
+    [ours] = files(tmp_path)
+    place = tmp_path / "recordings"
+    day = Path(ours).parent
+    theirs = [Path("photos/wedding.jpg"), Path("photos") / Path(ours).name, day / "notes.mp4", day / "kept/a.mp4"]
+    for path in theirs:
+        (place / path).parent.mkdir(exist_ok=True)
+        (place / path).touch()
+        os.utime(place / path, (0, 0))
+    with contextlib.closing(Archive(place)) as archive, contextlib.closing(sqlite3.connect(place / FILE)) as database:
+        with database:
+            database.execute("DROP TABLE files")
+        assert archive.drop_oldest() == [ours]
+        assert archive.drop_oldest() == []
+    assert all((place / path).exists() for path in theirs)
 
 
 def test_two_sources_share_a_directory(tmp_path: Path) -> None:
