@@ -67,7 +67,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=[*MODELS, "facemask"])
 def card(request: pytest.FixtureRequest) -> ModelCard:
     return read_card(resources.card_path(request.param))
 

@@ -36,9 +36,11 @@ FORMATS = [
     ("keras", "json"),
     ("keras", "pth"),
 ]
+OWN_FORMATS = [("keras", "keras"), ("mxnet", "symbol")]
+"""Those that AIZOO's networks do not come in."""
 SAMPLED = [("onnxruntime", "onnx"), ("opencv_dnn", "caffemodel"), ("tflite", "tflite"), ("torch", "pth")]
 SAMPLE, ALL = 12, 2000
-MODEL = "aizoo-260"
+MODEL, OWN_MODEL = "aizoo-260", "facemask"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outcomes(kind: str, role: str, count: int, imported: Path) -> Counter[str]:
+def outcomes(model: str, kind: str, role: str, count: int, imported: Path) -> Counter[str]:
     """How often what came of a damaged file; a file that takes the process down ends nothing but that process."""
     if not is_available(kind):
         pytest.skip(f"needs {kind}: pip install 'facemask-pipeline[{kind}]'")
@@ -60,7 +62,7 @@ def outcomes(kind: str, role: str, count: int, imported: Path) -> Counter[str]:
             sys.executable,
             "-m",
             "tests.contract.hostile",
-            MODEL,
+            model,
             kind,
             role,
             f"{first}",
@@ -78,18 +80,22 @@ def outcomes(kind: str, role: str, count: int, imported: Path) -> Counter[str]:
     return found
 
 
-@pytest.mark.parametrize(("kind", "role"), SAMPLED)
-def test_damaged_weights_are_refused(kind: str, role: str, imported: Path) -> None:
-    found = outcomes(kind, role, SAMPLE, imported)
+def of_each_model(formats: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    return [(MODEL, *entry) for entry in formats] + [(OWN_MODEL, *entry) for entry in OWN_FORMATS]
+
+
+@pytest.mark.parametrize(("model", "kind", "role"), of_each_model(SAMPLED))
+def test_damaged_weights_are_refused(model: str, kind: str, role: str, imported: Path) -> None:
+    found = outcomes(model, kind, role, SAMPLE, imported)
     assert found.keys() <= {"refused", "runs"}
     assert found["refused"] >= SAMPLE / 2  # flipped bits within the numbers are numbers
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("kind", "role"), FORMATS)
-def test_a_thousand_random_and_a_thousand_damaged_files(kind: str, role: str, imported: Path) -> None:
-    found = outcomes(kind, role, ALL, imported)
+@pytest.mark.parametrize(("model", "kind", "role"), of_each_model(FORMATS))
+def test_a_thousand_random_and_a_thousand_damaged_files(model: str, kind: str, role: str, imported: Path) -> None:
+    found = outcomes(model, kind, role, ALL, imported)
     assert sum(found.values()) == ALL
     assert found.keys() <= {"refused", "runs", "crashed"}
     assert found["refused"] >= ALL / 2
