@@ -53,9 +53,9 @@ class Connection:
         self._heard_s = self._clock()
         self._become("connecting", self.reason)
 
-    def heard(self) -> None:
-        """A packet has come."""
-        self._heard_s = self._clock()
+    def heard(self, packet_s: float) -> None:
+        """The newest packet came at ``packet_s``; pictures may be rarer, where not all are decoded."""
+        self._heard_s = max(self._heard_s, packet_s)
 
     def picture(self, *, damaged: bool) -> None:
         """A picture has come; the first one of a connection is clean."""

@@ -96,6 +96,7 @@ class LiveCaptureStage:
                 self._head.end("stopped")
                 self._connection.ended()
                 return None
+            self._connection.heard(self._source.heard_s)
             self._connection.check()
             self._head.undecoded = self._undecoded_before + self._source.undecoded
             waiting = self._connection.state == "backing_off"

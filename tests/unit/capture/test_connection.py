@@ -97,6 +97,20 @@ def test_silence_is_noticed_at_the_deadline() -> None:
     assert watched.said[-2:] == [("connecting", "timeout"), ("backing_off", "timeout")]
 
 
+def test_packets_without_pictures_are_no_silence() -> None:
+    watched = Watched()
+    watched.live_for(1)
+    packet_s = watched.now_s + STALL_S - 1
+    watched.now_s += STALL_S + 1
+    watched.connection.heard(packet_s)
+    watched.connection.heard(packet_s - 3)
+    watched.connection.check()
+    assert watched.connection.state == "live"
+    watched.now_s = packet_s + STALL_S
+    watched.connection.check()
+    assert watched.said[-1] == ("stalled", "timeout")
+
+
 def test_a_loss_that_is_told_before_the_deadline_counts_at_once() -> None:
     watched = Watched()
     watched.live_for(1)

@@ -44,6 +44,7 @@ class FakeLive:
 
     def open(self) -> None:
         self.opened += 1
+        self.heard_s = time.monotonic()
         if not self._connections:
             raise SourceLost("nobody there", "refused")
         self._pictures, self._end = self._connections.pop(0)
@@ -53,8 +54,8 @@ class FakeLive:
     def seek(self, seq: int, last_s: float | None = None) -> None: ...
 
     def read(self) -> Picture:
-        self.heard_s = time.monotonic()
         if self._pictures:
+            self.heard_s = time.monotonic()
             kind, self._pictures = self._pictures[0], self._pictures[1:]
             return Picture(grey(50), time.monotonic() - 100 if kind == "<" else time.monotonic(), kind == "x")
         if self._end == "hangs":
@@ -143,6 +144,23 @@ def test_silence_is_told_although_the_source_does_not_return(head: Head) -> None
     wait_until(lambda: stage.step() is not None and head.status is not None and head.status.state == "stalled", "it")
     source.release.set()
     assert await_state(head, "backing_off").reason == "ended"
+    finish(stage, source)
+
+
+def test_packets_that_are_not_decoded_keep_it_live(head: Head) -> None:
+    """Under load only key frames are, which may be further apart than the deadline."""
+    clock = FakeClock()
+    source = FakeLive([(".", "hangs")])
+    stage = LiveCaptureStage("capture/gate", source, head, as_bell(FakeBell()), clock_ns=clock)
+    stage.open()
+    await_state(head, "live")
+    clock.pass_s(source.stall_s + 1)
+    source.heard_s = clock.now_ns / 1e9 - 1
+    stage.step()
+    assert changes(head)[-1].state == "live"
+    clock.pass_s(source.stall_s - 1)
+    stage.step()
+    assert changes(head)[-1].state == "stalled"
     finish(stage, source)
 
 
