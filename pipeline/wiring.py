@@ -302,7 +302,9 @@ def _events(site: Site, place: Place) -> Stage:
         "events",
         inlets,
         deliveries,
-        lambda: EventLog(path, place.run_id, sync_every_event=site.events.durability == "full"),
+        lambda: EventLog(
+            path, place.run_id, cursors=path.parent / "cursors", sync_every_event=site.events.durability == "full"
+        ),
         retention_s=kept_s or None,
         restarted=place.restarted,
         bell=place.bell(*LOGGED),

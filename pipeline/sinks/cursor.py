@@ -40,3 +40,12 @@ class Cursor:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def highest(folder: Path, log_id: str) -> int:
+    """The highest number of that log that a cursor in ``folder`` knows; 0 where none does."""
+    numbers = [0]
+    for path in folder.glob("*"):
+        with contextlib.closing(Cursor(path)) as cursor:
+            numbers.append(cursor.read(log_id) or 0)
+    return max(numbers)

@@ -63,7 +63,13 @@ class Delivery:
         self._cursor = Cursor(self._cursor_path)
         self._log_id, self._log_path = event_log.log_id, event_log.path
         told, remembered = self._sink.open(event_log.log_id), self._cursor.read(event_log.log_id)
-        self.seq = told or (event_log.run_after if remembered is None else remembered)
+        if told:  # 0: like None
+            position = told
+        elif remembered is not None:
+            position = remembered
+        else:
+            position = event_log.run_after
+        self.seq = min(position, event_log.newest)  # a power failure may have taken what the sink has had
         self._cursor.write(self._log_id, self.seq)
 
     def start(self) -> None:

@@ -1,7 +1,9 @@
 """The event log of a site: numbers every event, keeps it, and outlives the runs (SQLite, WAL).
 
 One process writes (``EventLog``, under a lock), any number read (``EventReader``) while it does, and when nobody does.
-Numbers go up by one, are given in the transaction that stores the event, and never come twice, whatever is removed.
+Numbers go up, are given in the transaction that stores the event, and never come twice, whatever is removed and whoever
+is killed. A power failure may take the newest events, unless every one is synced; then the numbers go on behind the
+highest that a cursor knows, so that no sink takes a new event for one that it has had.
 
 How far a source's outbox has been taken is stored in the same transaction as the events from it, so that a process
 killed at any moment neither loses an event nor numbers one twice.
@@ -10,6 +12,7 @@ killed at any moment neither loses an event nor numbers one twice.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import sqlite3
@@ -20,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError, Disconnected, RuntimeFailure, StartupError
+from pipeline.sinks.cursor import highest
 from pipeline.types import Event
 from pipeline.ulid import ulid
 
@@ -49,19 +53,28 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
+log = logging.getLogger(__name__)
+
 
 class EventLog:
     """The writing end. Everything is one transaction; what raises has changed nothing."""
 
     def __init__(
-        self, path: Path, run_id: str, *, sync_every_event: bool = False, clock_ns: Callable[[], int] = time.time_ns
+        self,
+        path: Path,
+        run_id: str,
+        *,
+        cursors: Path | None = None,
+        sync_every_event: bool = False,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Opens or makes the log; the folder is made with mode 0700.
 
         With a ``run_id`` that the log does not know yet, the episodes that an earlier run left open end with reason
-        ``restarted``, where they were last heard of. sync_every_event: an event survives a power failure, not only the
-        death of the process. Raises ``ConfigError`` where another kind of file stands there, ``StartupError`` where it
-        cannot be written or another run writes it, ``Disconnected`` while there is no room.
+        ``restarted``, where they were last heard of. cursors: the folder of those of its sinks. sync_every_event: an
+        event survives a power failure, not only the death of the process. Raises ``ConfigError`` where another kind of
+        file stands there, ``StartupError`` where it cannot be written or another run writes it, ``Disconnected`` while
+        there is no room.
         """
         self.path = path
         self._clock_ns = clock_ns
@@ -70,7 +83,7 @@ class EventLog:
         try:
             self._database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             self._prepare(self._database, sync_every_event)
-            self._begin_run(self._database, run_id)
+            self._begin_run(self._database, run_id, cursors)
         except sqlite3.OperationalError as error:
             self.close()
             raise self._failure(error) from error
@@ -94,10 +107,15 @@ class EventLog:
         row = database.execute("SELECT id, newest, logged_ns FROM log").fetchone()
         self.log_id, self.newest, self._logged_ns = str(row[0]), int(row[1]), int(row[2])
 
-    def _begin_run(self, database: sqlite3.Connection, run_id: str) -> None:
+    def _begin_run(self, database: sqlite3.Connection, run_id: str, cursors: Path | None) -> None:
         run, self.run_after = database.execute("SELECT run, run_after FROM log").fetchone()
         if run == run_id:
             return
+        known = highest(cursors, self.log_id) if cursors is not None else 0
+        if known > self.newest:
+            log.warning("event log %s: events %d to %d are lost, as after a power failure; the next one gets number %d",
+                        self.path, self.newest + 1, known, known + 1)  # fmt: skip
+            self.newest = known
         left = [
             msgspec.json.decode(body, type=Event) for (body,) in database.execute("SELECT body FROM open ORDER BY seq")
         ]
@@ -107,7 +125,7 @@ class EventLog:
         ]
         database.execute("BEGIN IMMEDIATE")
         database.execute("DELETE FROM outboxes")
-        database.execute("UPDATE log SET run = ?, run_after = newest", (run_id,))
+        database.execute("UPDATE log SET run = ?, run_after = ?", (run_id, self.newest))
         self.run_after = self.newest
         newest = self._insert(database, ends)
         database.execute("COMMIT")

@@ -226,7 +226,7 @@ class EventsStage:
 
     def _behind(self, delivery: Delivery) -> int:
         """How many numbers it has still to look at."""
-        return self._log.newest - delivery.seq if self._log else 0
+        return max(0, self._log.newest - delivery.seq) if self._log else 0
 
     def _check_delivered(self) -> None:
         if self._log_failure is not None:

@@ -159,6 +159,52 @@ def test_a_new_sink_gets_this_run_and_not_all_that_was_ever_logged(bench: Bench)
     delivery.close()
 
 
+def power_failure(bench: Bench, *, delivered: int) -> None:
+    """Takes the log back to event 3; the cursor, a file of its own, survives."""
+    bench.log.append([event(n) for n in range(3)])
+    cursors = bench.directory / "cursors"
+    with closing(Cursor(cursors / "out")) as cursor:
+        cursor.write(bench.log.log_id, delivered)
+    bench.log.close()
+    bench.log = EventLog(bench.log.path, "run-2", cursors=cursors)
+
+
+def test_what_comes_behind_a_power_failure_is_delivered_under_new_numbers(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    power_failure(bench, delivered=7)
+    sink = FakeSink()
+    delivery = bench.delivery(sink)
+    bench.log.append([event(n) for n in range(20, 22)])
+    work(delivery)
+    # three episodes were open: their ends come first
+    assert (sink.got, bench.log.run_after) == ([8, 9, 10, 11, 12], 7)
+    assert "events 4 to 7 are lost, as after a power failure; the next one gets number 8" in caplog.text
+    delivery.close()
+
+
+def test_a_sink_that_says_it_is_ahead_of_the_log_gets_what_comes(bench: Bench) -> None:
+    bench.log.append([event(n) for n in range(3)])
+    sink = FakeSink(knows=7)
+    delivery = bench.delivery(sink)
+    bench.log.append([event(n) for n in range(3, 5)])
+    work(delivery)
+    assert sink.got == [4, 5]
+    delivery.close()
+
+
+@pytest.mark.parametrize(("knows", "expected"), [(None, [3, 4]), (0, [3, 4]), (3, [4])])
+def test_a_sink_that_knows_of_none_goes_on_where_it_was(bench: Bench, knows: int | None, expected: list[int]) -> None:
+    bench.log.append([event(n) for n in range(4)])
+    with closing(Cursor(bench.directory / "cursors" / "out")) as cursor:
+        cursor.write(bench.log.log_id, 2)
+    sink = FakeSink(knows)
+    delivery = bench.delivery(sink)
+    work(delivery)
+    assert sink.got == expected
+    delivery.close()
+
+
 def test_what_was_removed_before_it_came_is_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     sink = FakeSink()
     delivery = bench.delivery(sink)
