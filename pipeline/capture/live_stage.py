@@ -66,6 +66,7 @@ class LiveCaptureStage:
         self._last_s = float("-inf")
         self._frames = 0
         self._began_s = float("inf")
+        self._waiting = False  # between two attempts
         self._lost_ns = 0
         self._complained: str | None = None
         self._damage_told = False
@@ -99,7 +100,7 @@ class LiveCaptureStage:
             self._connection.heard(self._source.heard_s)
             self._connection.check()
             self._head.undecoded = self._undecoded_before + self._source.undecoded
-            waiting = self._connection.state == "backing_off"
+            waiting = self._waiting
         silent_s = self._clock_s() - max(self._source.heard_s, self._began_s)
         if not waiting and silent_s > self._source.stall_s + STUCK_S:
             raise RuntimeError(f"FFmpeg has not come back for {silent_s:.0f} s")
@@ -123,6 +124,7 @@ class LiveCaptureStage:
             if self._stop.is_set():
                 return
             self._began_s = self._clock_s()
+            self._waiting = False
             self._connection.connecting()
         try:
             self._source.open()
@@ -136,6 +138,7 @@ class LiveCaptureStage:
             if self._stop.is_set():
                 return
             again_s = self._clock_s() + self._connection.lost(lost.reason)
+            self._waiting = True
         if lost.reason != self._complained:
             self._complained = lost.reason
             log.warning("%s; it is tried again until it comes back", lost)

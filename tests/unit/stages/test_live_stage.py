@@ -164,6 +164,20 @@ def test_packets_that_are_not_decoded_keep_it_live(head: Head) -> None:
     finish(stage, source)
 
 
+def test_a_long_wait_behind_a_silence_is_no_fault(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.capture.connection.FIRST_WAIT_S", 1000.0)
+    clock = FakeClock()
+    source = FakeLive([(".", "timeout")])
+    source.reconnect_max_s = 3600
+    stage = LiveCaptureStage("capture/gate", source, head, as_bell(FakeBell()), clock_ns=clock)
+    stage.open()
+    await_state(head, "stalled")
+    source.heard_s = clock.now_ns / 1e9
+    clock.pass_s(source.stall_s + STUCK_S + 100)
+    assert stage.step() is not None
+    finish(stage, source)
+
+
 def test_nothing_is_opened_before_everything_behind_it_runs(head: Head) -> None:
     head.held = True
     source = FakeLive([(".", "hangs")])
