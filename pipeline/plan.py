@@ -164,7 +164,8 @@ def prepare_source(site: Site, source: str, run_dir: Path) -> None:
     Head.create(run_dir, source, readers).close()
     if is_tapped(site, source):
         PacketRing.create(packets_path(run_dir, source), PACKET_BYTES).close()
-    results = ResultLog.create(run_dir, source, max(OUTBOX, -(-EVENTS_WAITING // len(site.sources))))
+    outbox = max(OUTBOX, -(-EVENTS_WAITING // len(site.sources)))
+    results = ResultLog.create(run_dir, source, outbox, rules=_rules_of(site, source))
     if is_logged(site, source):
         (run_dir / SPOOL).mkdir(exist_ok=True)
     else:
