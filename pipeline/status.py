@@ -151,7 +151,7 @@ class Monitor:
             faces_no_mask=figures.faces_no_mask,
             events=figures.events,
             losses=head.losses,
-            reconnects=head.losses - int(head.losses > 0 and state != "live"),
+            reconnects=head.losses - int(head.losses > 0 and state not in ("live", "ended")),
             latency_ms=_quantiles(results.latency_counts),
             begun_ms=_quantiles(results.age_counts),
         )

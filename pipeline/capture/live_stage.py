@@ -170,7 +170,7 @@ class LiveCaptureStage:
     def _tell(self, state: SourceState, reason: SourceReason) -> None:
         status = self._head.status
         was = status.state if status else None
-        if was == "live" and state != "live":
+        if was == "live" and state not in ("live", "ended"):
             self._head.count_loss()
             self._lost_ns = self._clock_ns()
         if state == "live" and was != "live":

@@ -79,7 +79,9 @@ def test_a_source_says_how_it_stands_and_since_when(tmp_path: Path, monitor: Mon
     gate = monitor.read().sources["gate"]
     assert (gate.state, gate.reason, gate.since_s) == ("backing_off", "refused", 12.0)
     assert (gate.losses, gate.reconnects) == (1, 0)
+    head.changes.add("live", "", since_ns=clock(), wall_ns=0, time_s=1, seq=0)
     head.end("stopped")
+    assert monitor.read().sources["gate"].reconnects == 1
     assert (monitor.read().sources["gate"].state, monitor.read().sources["gate"].reason) == ("ended", "stopped")
 
 

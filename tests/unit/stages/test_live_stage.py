@@ -190,6 +190,15 @@ def test_nothing_is_opened_before_everything_behind_it_runs(head: Head) -> None:
     finish(stage, source)
 
 
+def test_a_stop_is_no_loss(head: Head) -> None:
+    source = FakeLive([(".", "hangs")])
+    stage = stage_of(source, head)
+    run_until(stage, head, 1, 1, source)
+    finish(stage, source)
+    assert (changes(head)[-2].state, changes(head)[-1].state) == ("live", "ended")
+    assert head.losses == 0
+
+
 def test_a_fault_of_ours_takes_the_stage_down(head: Head) -> None:
     source = FakeLive([(".", "breaks")])
     stage = stage_of(source, head)
