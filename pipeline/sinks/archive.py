@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -31,9 +32,10 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, kind TEXT NOT NULL, source TEXT NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
     bytes INTEGER NOT NULL, frames INTEGER NOT NULL, run TEXT NOT NULL, last_time_s REAL NOT NULL, episode TEXT,
-    sha256 TEXT
+    sha256 TEXT, stored_ns INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS files_by_time ON files (source, start_ns);
+CREATE INDEX IF NOT EXISTS files_by_age ON files (stored_ns, end_ns);
 CREATE TABLE IF NOT EXISTS gaps (
     source TEXT NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, reason TEXT NOT NULL, frames INTEGER,
     PRIMARY KEY (source, start_ns)
@@ -99,10 +101,15 @@ class Archive:
             raise ConfigError(f"{path} is not an index of recordings: {error}") from error
 
     def add(self, kept: Kept) -> None:
+        """Its age counts from when the file was written: what it shows may be as old as the source's video."""
+        try:
+            stored_ns = (self.directory / kept.path).stat().st_mtime_ns
+        except FileNotFoundError:  # it is about to get its name
+            stored_ns = time.time_ns()
         marks = ", ".join("?" * len(fields(Kept)))
         self._database.execute(
-            f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES ({marks})",  # noqa: S608
-            astuple(kept),
+            f"INSERT OR REPLACE INTO files ({_COLUMNS}, stored_ns) VALUES ({marks}, ?)",  # noqa: S608
+            (*astuple(kept), stored_ns),
         )
 
     def add_gap(self, gap: Gap) -> None:
@@ -152,13 +159,14 @@ class Archive:
     # -- what is removed
 
     def retire(self, *, before_ns: int | None = None, bytes_max: int | None = None) -> list[str]:
-        """Removes what ended before that time, then the oldest until the rest is small enough; returns what went."""
+        """Removes what was stored before then, and the oldest until the rest is small enough; returns what went."""
         removed: list[str] = []
         while (oldest := self._oldest()) is not None:
-            too_old = before_ns is not None and oldest.end_ns < before_ns
+            kept, stored_ns = oldest
+            too_old = before_ns is not None and stored_ns < before_ns
             if not too_old and (bytes_max is None or self._total() <= bytes_max):
                 break
-            removed += self._remove(oldest)
+            removed += self._remove(kept)
         return removed
 
     def forget_missing(self, source: str) -> None:
@@ -173,7 +181,7 @@ class Archive:
         """
         with contextlib.suppress(sqlite3.Error):
             while (oldest := self._oldest()) is not None:
-                if removed := self._remove(oldest):
+                if removed := self._remove(oldest[0]):
                     return removed
         for path in sorted(self._whole(), key=lambda path: path.stat().st_mtime_ns)[:1]:
             path.unlink()
@@ -186,9 +194,12 @@ class Archive:
             if _FOLDER.fullmatch(path.parent.name) and _OURS.fullmatch(path.name) and path.is_file():
                 yield path
 
-    def _oldest(self) -> Kept | None:
-        row = self._database.execute(f"SELECT {_COLUMNS} FROM files ORDER BY end_ns, path LIMIT 1").fetchone()  # noqa: S608
-        return Kept(*row) if row else None
+    def _oldest(self) -> tuple[Kept, int] | None:
+        """What was stored first, and when."""
+        row = self._database.execute(
+            f"SELECT stored_ns, {_COLUMNS} FROM files ORDER BY stored_ns, end_ns, path LIMIT 1"  # noqa: S608
+        ).fetchone()
+        return (Kept(*row[1:]), row[0]) if row else None
 
     def _total(self) -> int:
         return int(self._database.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0])

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class StorageConfig(SinkConfig):
-    """keep_days, max_gb: what is older, and the oldest of what is more, goes; 10**9 bytes, of all sources together,
+    """keep_days, max_gb: what was stored longer ago, and the oldest of what is more, goes; 10**9 bytes, of all sources,
     and looked at whenever a file is whole.
 
     when_full: what goes when the disk has no room: the oldest, or this sink.

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -262,7 +263,8 @@ class Clips:
         if fd is not None and (part := read_part(self._store.part_path(event), 1)) is not None:
             found = Found(fd, part)
         if not episode.crop:
-            self._keep_crop(episode, found.part.contents.last.wall_ns if found else 0)
+            began_ns = round(datetime.fromisoformat(event.t_start).timestamp() * 1e9)
+            self._keep_crop(episode, found.part.contents.last.wall_ns if found else began_ns)
         episode.clip = True
         self._ending.append((self._keep_clip(event, found), episode))
         self._storage.retire()

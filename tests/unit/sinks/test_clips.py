@@ -48,6 +48,7 @@ class Bench:
         said: Sequence[Event] = (),
         layout: Layout = SIZE,
         tracks: Callable[[int], Sequence[Track]] = lambda _: (),
+        from_ns: int = WALL_NS,
     ) -> None:
         encoder = new_encoder(layout)
         self.sink.start(encoder.stream)
@@ -56,7 +57,7 @@ class Bench:
             while self.sink.heard < len(said) and said[self.sink.heard].stream_s <= time_s:
                 self.sink.hear(said[self.sink.heard])
                 self.sink.heard += 1
-            frame = FrameRef("gate", number, 0, time_s, 0, WALL_NS + round(time_s * 1e9))
+            frame = FrameRef("gate", number, 0, time_s, 0, from_ns + round(time_s * 1e9))
             image = encoder.frame()
             image.y[:], image.u[:], image.v[:] = shade(number), 128, 128
             shown = Result(frame, tuple(tracks(number)), True)
@@ -257,6 +258,26 @@ def test_retention_takes_all_evidence_of_an_event_together(tmp_path: Path) -> No
         archive.drop_oldest()
     assert all(name.startswith(event(2).id) for name in bench.files())
     assert len(bench.files()) == 2
+
+
+def test_evidence_of_an_old_video_is_kept_from_when_it_was_made(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, keep_days=1)
+    shown = event(TRACK, stream_s=2.0, t_start="2019-05-01T08:00:00.000Z")
+    bench.play(range(100), [shown], tracks=face, from_ns=1_556_697_600_000_000_000)
+    bench.end()
+    assert len(bench.files()) == 3
+    bench.sink.open()
+    bench.sink.close()
+    assert len(bench.files()) == 3
+
+
+def test_a_face_without_a_clip_is_listed_at_the_time_of_its_event(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_s=60, post_s=60)
+    bench.play(range(20), tracks=face)
+    bench.sink.hear(begins(20))
+    bench.end()
+    [crop] = bench.kept()
+    assert (crop.kind, crop.start_ns) == ("crop", WALL_NS)
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def test_the_oldest_goes_first_of_all_sources_and_never_what_is_not_whole(tmp_pa
     total = sum(kept.bytes for kept in listed(tmp_path))
     with contextlib.closing(Archive(tmp_path / "recordings")) as archive:
         assert len(archive.retire(bytes_max=total - 1)) == 1
-        assert len(archive.retire(before_ns=WALL_NS + 10 * 10**9)) == 1
+        assert len(archive.retire(bytes_max=sum(kept.bytes for kept in listed(tmp_path)) - 1)) == 1
     assert [kept.frames for kept in listed(tmp_path)] == [50, 50, 10]
     assert [kept.path for kept in listed(tmp_path)] == files(tmp_path)
 
@@ -246,6 +246,7 @@ def test_what_is_older_than_keep_days_goes(tmp_path: Path) -> None:
             day = datetime.fromtimestamp(at_ns / 1e9, UTC).strftime("%Y-%m-%d")
             (tmp_path / "recordings" / day).mkdir(exist_ok=True)
             (tmp_path / "recordings" / day / name).touch()
+            os.utime(tmp_path / "recordings" / day / name, ns=(at_ns, at_ns))
             archive.add(Kept(f"{day}/{name}", "segment", "yard", at_ns, at_ns, 1, 1, "run-0", 0.0))
         archive.add_gap(Gap("yard", yesterday - 10, yesterday - 5, "not_running"))
     sink.open()
@@ -254,6 +255,21 @@ def test_what_is_older_than_keep_days_goes(tmp_path: Path) -> None:
         assert archive.gaps() == []
     assert len([path for path in (tmp_path / "recordings").iterdir() if path.is_dir()]) == 1
     sink.close()
+
+
+def test_a_recording_of_an_old_video_is_kept_from_when_it_was_made(tmp_path: Path) -> None:
+    sink = segments(tmp_path, keep_days=1)
+    sink.open()
+    years_ago_s = -5 * 365 * 86400
+    encoder = new_encoder()
+    sink.start(encoder.stream)
+    for packet in encode_with(encoder, range(60), None, sink.wish):
+        sink.write(replace(packet, wall_ns=packet.wall_ns + years_ago_s * 10**9))
+    ended(sink)
+    assert [kept.frames for kept in listed(tmp_path)] == [50, 10]
+    sink.open()
+    sink.close()
+    assert len(files(tmp_path)) == 2
 
 
 @pytest.fixture
