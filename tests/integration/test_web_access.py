@@ -267,6 +267,18 @@ def test_whoever_does_not_ask_is_let_go(open_page: Page, monkeypatch: pytest.Mon
         connection.close()
 
 
+@pytest.mark.parametrize("more", [b"", b"G", b"GET /login HTTP/1.1\r\nHost: "])
+def test_whoever_has_asked_once_is_let_go_too(open_page: Page, monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
+    monkeypatch.setattr(web_server, "REQUEST_WITHIN_S", 0.3)
+    with socket.create_connection(("127.0.0.1", open_page.port), timeout=4) as connection:
+        connection.sendall(b"GET /api/v1/sources HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(more)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(4096):
+                pass
+
+
 def test_over_tls_the_cookie_is_for_tls_alone(tmp_path: Path, anna: str) -> None:
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"), "-days", "2"]

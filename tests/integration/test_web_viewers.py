@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from pipeline.sinks.kinds import web
+from pipeline.sinks.sink import SinkContext
+from pipeline.sinks.view import SiteView
+from pipeline.sinks.web import server as web_server
 from tests.conftest import MODEL, temporary_base
 from tests.runs import Program, Run, free_port, processes_with, wait_until
 
@@ -161,6 +167,59 @@ def test_bad_viewers_harm_nobody(site: Site) -> None:
     assert grown_mb < 60, grown_mb
     assert site.get("/sources/gate")["fps"] > 18
     wait_until(lambda: site.get("/health")["viewers"]["gate"] == 0, "that nobody is left")
+
+
+@pytest.fixture
+def unread_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server that soon lets go of whoever does not read, and that has much to send."""
+    monkeypatch.setattr(web_server, "PATIENCE_S", 0.5)
+    recording = tmp_path / "long.mp4"
+    recording.touch()
+    os.truncate(recording, 64 << 20)
+    port = free_port()
+    sink = web.create(web.Config(bind=f"127.0.0.1:{port}"), SinkContext("page", "run-1", tmp_path))
+    sink.open(SiteView("site", {}, recordings=[recording]))
+    yield port
+    sink.close()
+
+
+def test_whoever_does_not_read_is_let_go(unread_page: int) -> None:
+    """The server's end of the connection goes, though its buffer has not."""
+    with socket.create_connection(("127.0.0.1", unread_page), timeout=30) as unread:
+        unread.sendall(b"GET /api/v1/recordings/long.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert unread.recv(16)
+        wait_until(lambda: not _is_open(unread), "that it is let go", 8)
+
+
+def test_a_video_that_is_not_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "PATIENCE_S", 0.5)
+    ended = threading.Event()
+
+    async def much(scope: Scope, _: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            with contextlib.suppress(OSError):
+                while True:
+                    await send({"type": "websocket.send", "bytes": bytes(100_000)})
+            ended.set()
+
+    port = free_port()
+    server = web_server.Server(lambda: much, asyncio.Event(), web_server.listening("127.0.0.1", port))
+    server.start()
+    with _upgraded(port) as unread:
+        assert unread.recv(16)
+        assert ended.wait(8)
+        wait_until(lambda: not _is_open(unread), "that it is let go", 8)
+    server.close()
+
+
+def _is_open(connection: socket.socket) -> bool:
+    """Whether the other end is there: what is sent behind its end is answered with a reset."""
+    try:
+        connection.send(b"x")
+    except ConnectionError:
+        return False
+    return True
 
 
 def _connected(port: int) -> Any:

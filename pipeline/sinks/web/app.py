@@ -28,8 +28,9 @@ from pipeline.sinks.web.figures import Figures
 from pipeline.sinks.web.guard import Guard, address_of, cookie_name
 from pipeline.sinks.web.history import BadQuery, History
 from pipeline.sinks.web.news import News
+from pipeline.sinks.web.server import REQUEST_WITHIN_S
 from pipeline.sinks.web.stills import Stills
-from pipeline.sinks.web.streams import PATIENCE_S, Streaming, mjpeg, send_video
+from pipeline.sinks.web.streams import Streaming, mjpeg, send_video
 
 PAGE = Path(__file__).parent / "page"
 _FORM_MAX = 4096
@@ -226,7 +227,7 @@ async def _bad_query(_: Request, error: Exception) -> Response:
 
 async def _form(request: Request) -> Mapping[str, str]:
     body = b""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(REQUEST_WITHIN_S):
         async for chunk in request.stream():
             body += chunk
             if len(body) > _FORM_MAX:

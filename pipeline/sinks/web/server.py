@@ -13,26 +13,69 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pipeline.errors import RuntimeFailure, StartupError
 
 CONNECTIONS_MAX = 512
 REQUEST_WITHIN_S = 10.0
-"""A client that has connected and not sent a whole request by then is let go (TLS handshakes too)."""
+"""A client that has not sent a whole request by then is let go: behind connecting (over TLS behind the handshake, which
+the event loop gives a minute), and behind each answer."""
+PATIENCE_S = 10.0
+"""A client that leaves in our buffer what we send for so long is let go."""
 SEND_BUFFER_BYTES = 256 << 10
 """In the kernel, for each connection: what a slow viewer can be behind, and what it can hold."""
 CLOSE_WITHIN_S = 3
 
 
-class _Connection(H11Protocol):
-    """Lets go of whoever does not ask."""
+class _Patient(asyncio.Protocol):
+    """Lets go of whoever does not read: a transport that is only closed waits for its buffer for ever."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: Any
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        transport.set_write_buffer_limits(1, 0)  # paused is: the kernel's buffer is full, and all of ours has to go
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._patience = self.loop.call_later(PATIENCE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._end_patience()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_patience()
+        super().connection_lost(exc)
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+
+
+class _Viewer(_Patient, WebSocketsSansIOProtocol):
+    pass
+
+
+class _Connection(_Patient, H11Protocol):
+    """Lets go of whoever does not ask, too."""
+
+    cycle: Any  # None before the first request
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._let_go)
 
+    def on_response_complete(self) -> None:
+        self._deadline.cancel()
+        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._let_go)
+        super().on_response_complete()
+
     def _let_go(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.abort()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
@@ -84,7 +127,7 @@ class Server:
             create,
             factory=True,
             http=_Connection,
-            ws="websockets-sansio",
+            ws=_Viewer,
             ws_max_size=4096,
             ws_max_queue=4,
             ws_per_message_deflate=False,
@@ -96,7 +139,7 @@ class Server:
             access_log=False,
             server_header=False,
             limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=15,
+            timeout_keep_alive=5,
             timeout_graceful_shutdown=CLOSE_WITHIN_S,
             h11_max_incomplete_event_size=32 << 10,
             ssl_context_factory=(lambda *_: tls) if tls else None,

@@ -1,6 +1,6 @@
 """The answers that do not end by themselves: live video, live pictures, and news by server-sent events.
 
-A viewer that takes nothing for ``PATIENCE_S`` is let go; until then it costs one bounded buffer.
+A viewer that takes nothing is let go by the server; until then it costs one bounded buffer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from pipeline.sinks.view import View
 from pipeline.sinks.web.feed import Feed, Opening
 from pipeline.sinks.web.stills import Stills
 
-PATIENCE_S = 10.0
 _BOUNDARY = "picture"
-_GONE = (WebSocketDisconnect, TimeoutError, RuntimeError, OSError)
+_GONE = (WebSocketDisconnect, RuntimeError, OSError)
 """What sending to a viewer that has left may raise."""
 
 
@@ -64,19 +63,18 @@ async def _send_fragments(socket: WebSocket, feed: Feed, view: View) -> None:
     opening: Opening | None = None
     async with contextlib.aclosing(feed.follow()) as fragments:
         async for fragment in fragments:
-            async with asyncio.timeout(PATIENCE_S):
-                if fragment.opening is not opening:
-                    opening = fragment.opening
-                    mime = f'video/mp4; codecs="{opening.codecs}"'
-                    await socket.send_text(json.dumps({"mime": mime, "width": opening.width, "height": opening.height}))
-                    await socket.send_bytes(opening.header)
-                age_ms = view.age_ms(fragment.seq)
-                before = struct.pack("<dd", -1 if age_ms is None else age_ms, fragment.time_s)
-                await socket.send_bytes(before + fragment.data)
+            if fragment.opening is not opening:
+                opening = fragment.opening
+                mime = f'video/mp4; codecs="{opening.codecs}"'
+                await socket.send_text(json.dumps({"mime": mime, "width": opening.width, "height": opening.height}))
+                await socket.send_bytes(opening.header)
+            age_ms = view.age_ms(fragment.seq)
+            before = struct.pack("<dd", -1 if age_ms is None else age_ms, fragment.time_s)
+            await socket.send_bytes(before + fragment.data)
 
 
 class Streaming:
-    """An ASGI answer whose body is made as the reader takes it; one that takes nothing is let go.
+    """An ASGI answer whose body is made as the reader takes it.
 
     closing: set when the server ends, which the stream then does as well.
     """
@@ -93,15 +91,13 @@ class Streaming:
             await send({"type": "http.response.body", "body": b""})
             return
         await _first_of(_disconnected(receive), self._send(send), self._closing.wait())
-        if self._closing.is_set():
-            with contextlib.suppress(*_GONE):
-                await send({"type": "http.response.body", "body": b""})
+        with contextlib.suppress(*_GONE):
+            await send({"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self._body()) as parts:
             async for part in parts:
-                async with asyncio.timeout(PATIENCE_S):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
 async def _disconnected(receive: Receive) -> None:
