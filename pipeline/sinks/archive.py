@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RuntimeFailure
 from pipeline.sinks.captions import SUFFIX
 
 FILE = "index.sqlite"
@@ -87,7 +87,7 @@ class Archive:
     """
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
-        """Raises ``ConfigError`` where something else has the index's name, and for a reader where there is none."""
+        """Raises ``ConfigError`` where something else has the index's name, ``RuntimeFailure`` where it fails."""
         self.directory = directory
         path = directory / FILE
         target = f"{path.absolute().as_uri()}?mode=ro" if read_only else str(path)
@@ -98,6 +98,8 @@ class Archive:
             if not read_only:
                 self._database.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise RuntimeFailure(f"{path}: {error}") from error  # locked, or the disk: it may be over soon
             raise ConfigError(f"{path} is not an index of recordings: {error}") from error
 
     def add(self, kept: Kept) -> None:

@@ -57,7 +57,7 @@ class Storage:
         self._told_ns: int | None = None
 
     def open(self) -> None:
-        """Raises ``OSError``, or ``ConfigError`` where something else stands where the index should."""
+        """Raises ``OSError``, or what ``Archive`` raises."""
         self.close()
         self.directory.mkdir(parents=True, exist_ok=True)
         trial = self.directory / f".{self._context.name}-{secrets.token_hex(4)}.trial"

@@ -313,6 +313,25 @@ def test_on_a_full_disk_it_stops_where_nothing_may_go(small_disk: Path) -> None:
     assert len(files(small_disk)) > 2
 
 
+def test_an_index_that_is_locked_is_no_mistake_in_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.sinks.archive._BUSY_S", 0.0)
+    sink = segments(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "recordings" / FILE, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RuntimeFailure, match="database is locked"):
+            sink.open()
+        database.execute("ROLLBACK")
+        sink.open()
+        sink.close()
+        database.executescript("DROP TABLE files; CREATE TABLE files (name TEXT)")
+    with pytest.raises(ConfigError, match="is not an index of recordings: no such column"):
+        sink.open()
+    sink.close()
+
+
 def test_only_what_has_our_names_goes_where_the_index_lists_nothing(tmp_path: Path) -> None:
     sink = segments(tmp_path)
     sink.open()
