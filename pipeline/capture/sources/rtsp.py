@@ -41,8 +41,11 @@ class Config(PluginConfig):
         try:
             parts = urlsplit(self.url)
             host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"url {without_credentials(self.url)!r} is not an address: {error}") from None
+        except ValueError:  # its text holds what was taken for the port: part of a password
+            raise ValueError(
+                f"url {without_credentials(self.url)!r} is not an address, with a port from 0 to 65535 if any; / and # "
+                "in a password are written %2F and %23, or use login_file"
+            ) from None
         if parts.scheme not in SCHEMES or not host:
             raise ValueError(
                 f"url {without_credentials(self.url)!r} must begin with one of {', '.join(SCHEMES)} and ://host"
