@@ -80,6 +80,11 @@ class EventReader:
         """At most ``limit`` events before number ``seq`` (None: the newest), newest first."""
         return self._select("seq < ?", "seq DESC", (1 << 63) - 1 if seq is None else seq, limit, sources, kinds)
 
+    def episode(self, event_id: str) -> list[dict[str, Any]]:
+        """Every event of one episode, newest first."""
+        rows = self._database.execute("SELECT seq, body FROM events WHERE id = ? ORDER BY seq DESC", (event_id,))
+        return [self._json(number, body) for number, body in rows]
+
     def _select(
         self,
         where: str,

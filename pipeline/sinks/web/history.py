@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ T = TypeVar("T")
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _KEPT = ("crop", "snapshot", "clip")
+_GROWING = re.compile(r".*\.part(-\d+)?\.mp4")
 
 
 class BadQuery(ValueError):
@@ -102,14 +105,10 @@ class History:
             return None
 
         def read(reader: EventReader) -> str | None:
-            before: int | None = None
-            while events := reader.before(before, LIMIT):
-                for event in events:
-                    if event["id"] == event_id:
-                        for item in event.get("evidence") or ():
-                            if item["kind"] == kind:
-                                return str(item["path"])
-                before = events[-1]["seq"]
+            for event in reader.episode(event_id):
+                for item in event.get("evidence") or ():
+                    if item["kind"] == kind:
+                        return str(item["path"])
             return None
 
         named = self._read(read, None)
@@ -121,7 +120,10 @@ class History:
 
     def recordings(self) -> list[dict[str, Any]]:
         """Newest first."""
-        found = [(path, path.stat()) for path in self._recorded().values()]
+        found = []
+        for path in self._recorded().values():
+            with contextlib.suppress(FileNotFoundError):  # it has just become too old
+                found.append((path, path.stat()))
         return [
             {
                 "name": path.name,
@@ -139,10 +141,16 @@ class History:
     def _recorded(self) -> dict[str, Path]:
         files: dict[str, Path] = {}
         for place in self._recordings:
-            for path in place.rglob("*.mp4") if place.is_dir() else [place]:
+            for path in _mp4_in(place) if place.is_dir() else [place]:
                 if path.is_file() and not path.is_symlink():
                     files.setdefault(path.name, path)
         return files
+
+
+def _mp4_in(folder: Path) -> Iterator[Path]:
+    """Those that are whole. Folders that are removed meanwhile are passed over, as ``rglob`` does not."""
+    for where, _, names in os.walk(folder):
+        yield from (Path(where, name) for name in names if name.endswith(".mp4") and not _GROWING.fullmatch(name))
 
 
 def _number(query: Mapping[str, str], name: str, default: Any, lowest: int, highest: int) -> Any:

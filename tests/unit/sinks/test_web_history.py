@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from pipeline.sinks.event_log import EventLog
+from pipeline.sinks.event_reader import EventReader
 from pipeline.sinks.web.figures import Figures
 from pipeline.sinks.web.history import BadQuery, History
 from pipeline.sinks.web.news import News
@@ -86,6 +88,46 @@ def test_recordings_are_found_by_name_alone(tmp_path: Path) -> None:
     assert history.recording("gate.mp4") == folder / "2026/gate.mp4"
     for name in ("other.mp4", "../other.mp4", "2026/gate.mp4", "index.jsonl", ""):
         assert history.recording(name) is None
+
+
+def test_what_still_grows_is_no_recording_yet(tmp_path: Path) -> None:
+    (tmp_path / "2026-11-18").mkdir()
+    for name in ("gate.mp4", "2026-11-18/yard.mp4", "2026-11-18/lane.part.mp4", "out.part-1.mp4"):
+        (tmp_path / name).touch()
+    history = History(None, [], [tmp_path])
+    assert sorted(item["name"] for item in history.recordings()) == ["gate.mp4", "yard.mp4"]
+    assert history.recording("lane.part.mp4") is None
+    assert history.recording("out.part-1.mp4") is None
+
+
+def test_what_is_removed_while_it_is_looked_for_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gate.mp4").touch()
+    history = History(None, [], [tmp_path])
+    there = history._recorded() | {"gone.mp4": tmp_path / "gone.mp4"}
+    monkeypatch.setattr(history, "_recorded", lambda: there)
+    assert [item["name"] for item in history.recordings()] == ["gate.mp4"]
+
+
+def test_evidence_is_looked_up_by_its_event_alone(
+    tmp_path: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    shown = event(1)
+    update = msgspec.structs.replace(
+        shown, phase="update", number=1, evidence=(Evidence("clip", str(clip), 0, "0" * 64),)
+    )
+    log.append([shown, update, *(event(n) for n in range(2, 50))])
+    decoded: list[int] = []
+    as_json = EventReader._json
+
+    def counted(reader: EventReader, seq: int, body: bytes) -> dict[str, Any]:
+        decoded.append(seq)
+        return as_json(reader, seq, body)
+
+    monkeypatch.setattr(EventReader, "_json", counted)
+    assert History(log.path, [tmp_path], []).evidence(shown.id, "clip") == clip
+    assert decoded == [2, 1]
 
 
 def test_a_listener_that_comes_back_misses_nothing_and_hears_of_a_gap(tmp_path: Path, log: EventLog) -> None:
