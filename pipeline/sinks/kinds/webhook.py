@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import logging
+import re
 import ssl
 import time
 from pathlib import Path
@@ -24,6 +25,10 @@ SECRET_BYTES_MIN = 24
 ANSWER_BYTES_MAX = 64 << 10
 REFUSED = (400, 413, 422)
 """What a receiver answers that understood the request and will never take this very event: the next ones go on."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~\xa0-\xff]*")
+"""Latin-1 without control characters."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,17 @@ class Config(SinkConfig):
         if secret is not None:
             key(secret)
         return secret
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a header")
+            if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError(f"the value of {name} holds a line break, another control character or one that is "
+                                 "not Latin-1")  # fmt: skip
+        return headers
 
     @field_validator("ca_file")
     @classmethod
@@ -119,6 +135,8 @@ class Webhook:
                 response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise Disconnected(f"{self._where}: {_words(error)}") from error
+        except ValueError as error:  # its text holds what cannot be sent, which may be a secret
+            raise Disconnected(f"{self._where}: the request cannot be sent ({type(error).__name__})") from None
         if not whole:
             self._pool.clear()  # it goes on talking; the next event gets another connection
         return response.status

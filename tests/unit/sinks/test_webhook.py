@@ -9,13 +9,14 @@ import json
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from pipeline import config as site_config
 from pipeline.errors import ConfigError, Disconnected
@@ -97,6 +98,14 @@ def test_nobody_there_is_said_without_the_path() -> None:
         assert "secret" not in str(caught.value)
 
 
+def test_what_cannot_be_sent_is_told_without_showing_it(receiver: Receiver) -> None:
+    with closing(make(f"http://127.0.0.1:{receiver.port}/")) as sink:
+        sink._config.headers["X-Key"] = SecretStr("hunter2\n")
+        with pytest.raises(Disconnected, match=r"the request cannot be sent \(ValueError\)$") as caught:
+            sink.write(numbered(1))
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize(
     ("says", "told"),
     [
@@ -169,6 +178,9 @@ def test_tls_is_checked(tmp_path: Path) -> None:
         ({"url": "https://example.org", "secret": "hunter2"}, "is not whsec_ and base64"),
         ({"url": "https://example.org", "secret": "whsec_aGVsbG8="}, "at least 24 bytes"),
         ({"url": "https://example.org", "ca_file": "missing.crt"}, "holds no certificates"),
+        ({"url": "https://example.org", "headers": {"X-Key": "hunter2\n"}}, "the value of X-Key holds a line break"),
+        ({"url": "https://example.org", "headers": {"X-Key": "hunter2\u20ac"}}, "one that is not Latin-1"),
+        ({"url": "https://example.org", "headers": {"X Key": "hunter2"}}, "'X Key' is not the name of a header"),
     ],
 )
 def test_what_cannot_be_right_is_refused_without_showing_it(options: dict[str, Any], told: str) -> None:
