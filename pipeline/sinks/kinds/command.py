@@ -46,13 +46,21 @@ class Command:
             raise StartupError(f"sink {self._name}: {self._config.command[0]!r} is not a program that can be run here")
 
     def write(self, event: dict[str, Any]) -> None:
-        with tempfile.TemporaryFile() as said:
+        with self._temporary_file() as said:
             code = self._run(msgspec.json.encode(event), said)
             if code:
                 said.seek(max(0, said.tell() - _SAID_BYTES))
                 told = said.read().decode(errors="replace").strip().rpartition("\n")[2]
                 how = f"ended with {code}" if code > 0 else "was killed"
                 raise Disconnected(f"{self._config.command[0]} {how}" + (f": {told}" if told else ""))
+
+    def _temporary_file(self) -> IO[bytes]:
+        try:
+            return tempfile.TemporaryFile()
+        except OSError as error:
+            raise Disconnected(
+                f"{self._config.command[0]} cannot be run: no temporary file: {error.strerror}"
+            ) from error
 
     def _run(self, event: bytes, said: IO[bytes]) -> int:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def test_one_that_fails_is_run_again_and_its_last_words_are_told() -> None:
         )
     with pytest.raises(Disconnected, match=r" was killed$"):
         python("import os; os.kill(os.getpid(), 9)").write(numbered(1))
+
+
+def test_without_a_place_for_its_words_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(Disconnected, match="cannot be run: no temporary file: No such file or directory"):
+        python("pass").write(numbered(1))
 
 
 def test_one_that_does_not_read_is_no_failure() -> None:
