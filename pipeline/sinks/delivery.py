@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from math import ldexp
 from pathlib import Path
@@ -43,7 +44,7 @@ class Delivery:
     ) -> None:
         self.name = name
         self.sent = self.retries = 0
-        self.failed: BaseException | None = None
+        self.failed: PipelineError | None = None
         self.seq = 0
         self._sink = sink
         self._sources = sources
@@ -98,10 +99,14 @@ class Delivery:
         try:
             wait_s = self._go_on()
         except Disconnected as error:
-            return self._back_off(error)
-        except BaseException as error:  # noqa: BLE001  raised by the stage, in its own thread
+            return self._back_off(str(error))
+        except PipelineError as error:  # raised by the stage, in its own thread
             self.failed = error
             return 0.0
+        except Exception as error:  # noqa: BLE001  the other sinks go on; the text may hold a secret
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            return self._back_off(f"an error that nobody expected ({type(error).__name__} in {where})")
         if self._attempt:
             log.info("sink %s: delivers again, from event %d on", self.name, self.seq)
         self._attempt, self._retry_at_s = 0, 0.0
@@ -133,13 +138,13 @@ class Delivery:
         self._cursor.write(self._log_id, seq)
         self.seq = seq
 
-    def _back_off(self, error: PipelineError) -> float:
+    def _back_off(self, reason: str) -> float:
         self.retries += 1
         back_off_s = min(ldexp(RETRY_FIRST_S, self._attempt), RETRY_MAX_S)
         self._attempt = min(self._attempt + 1, 16)
         wait_s = back_off_s * (0.5 + self._chance() / 2)
         self._retry_at_s = self._clock() + wait_s
-        log.warning("sink %s: %s; trying again in %.1f s", self.name, error, wait_s)
+        log.warning("sink %s: %s; trying again in %.1f s", self.name, reason, wait_s)
         return wait_s
 
     def end(self) -> None:

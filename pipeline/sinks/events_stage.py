@@ -208,7 +208,7 @@ class EventsStage:
             self._bell.ring()
 
     def _check_deliveries(self) -> None:
-        """A sink that has failed for good is no reason to send nothing to the others; any other error is a crash."""
+        """A sink that has failed for good is no reason to send nothing to the others; a broken log ends the stage."""
         for delivery in self._deliveries:
             if delivery.failed and not isinstance(delivery.failed, RuntimeFailure):
                 raise delivery.failed

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline.errors import Disconnected, PipelineError, RuntimeFailure, StartupError
+from pipeline.errors import Disconnected, RuntimeFailure, StartupError
 from pipeline.sinks import delivery as delivery_module
 from pipeline.sinks import events_stage
 from pipeline.sinks.delivery import Delivery
@@ -28,7 +28,7 @@ class FakeEventSink:
 
     accepts: ClassVar[Accepts] = "events"
 
-    def __init__(self, fails: PipelineError | None = None, after: int = 0) -> None:
+    def __init__(self, fails: Exception | None = None, after: int = 0) -> None:
         self.got: list[int] = []
         self.fails = fails
         self._after = after
@@ -188,12 +188,18 @@ def test_one_sink_that_fails_for_good_does_not_silence_the_others(bench: Bench) 
     assert (failing.got, other.got) == ([1], [1, 2, 3, 4, 5])
 
 
-def test_an_error_that_nobody_meant_ends_the_stage_at_once(bench: Bench) -> None:
-    stage = bench.stage(one=FakeEventSink(ZeroDivisionError()))  # type: ignore[arg-type]
-    bench.events(1)
-    with pytest.raises(ZeroDivisionError):
-        wait_until(lambda: stage.step() is None, "the error")
-    stage.close()
+def test_an_error_that_nobody_meant_holds_up_its_own_sink_alone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    failing, other = FakeEventSink(ValueError("Bearer hunter2")), FakeEventSink()
+    stage = bench.stage(one=failing, two=other)
+    bench.events(3)
+    work(stage)
+    wait_until(lambda: other.got == [1, 2, 3] and stage.counters["one.retries"] > 1, "the retries")
+    failing.fails = None
+    bench.results.finish([])
+    to_the_end(stage)
+    assert failing.got == [1, 2, 3]
+    assert "sink one: an error that nobody expected (ValueError in test_events_stage.py:" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_the_log_goes_on_without_its_only_sink(bench: Bench) -> None:
