@@ -109,22 +109,19 @@ class StageProcess:
     def start(self, task: Task, inherited: int) -> None:
         """Starts the process and gives it its task; it stands in a session of its own, away from the terminal.
 
+        A machine that lacks what a process takes (memory, descriptors) counts as a crash.
         inherited: a file descriptor that it keeps open as long as it lives. Its name among the arguments is for ``ps``.
         """
         self._lines.clear()
         self._partial = b""
         self._told_to_end = False
         self._hung = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.child", self.spec.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(inherited,),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_python_path())},
-        )
-        self.exit_descriptor = os.pidfd_open(self._process.pid)
+        self._ran_s = None
+        try:
+            self._process, self.exit_descriptor = self._open(inherited)
+        except OSError as error:
+            self._back_off(f"not started: {error.strerror}")
+            return
         assert self._process.stdin is not None
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
@@ -136,7 +133,24 @@ class StageProcess:
         self.state = "starting"
         self.lives += 1
         self._beat_s = self._clock()
-        self._ran_s = None
+
+    def _open(self, inherited: int) -> tuple[subprocess.Popen[bytes], int]:
+        """The process, and a descriptor that tells of its end; raises ``OSError`` and leaves nothing behind."""
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipeline.child", self.spec.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=(inherited,),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_python_path())},
+        )
+        try:
+            return process, os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.communicate()
+            raise
 
     def tell(self, spec: StageSpec) -> None:
         """Its sources from now on. One that is not there (any more) gets them with its next task."""
@@ -229,7 +243,6 @@ class StageProcess:
 
     def _crashed(self, code: int) -> None:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"crashed with exit code {code}"
-        self.reason = self._hung or how
         if self.spec.runtime and self.state == "starting" and -code in _PARSER_FAULTS:
             self._parser_faults += 1
             if self._parser_faults >= _PARSER_FAULTS_MAX:
@@ -237,6 +250,10 @@ class StageProcess:
                 log.error("%s: %s: it was %s whenever it loaded it", self.spec.name, unreadable, how)
                 self._fail(EXIT_MACHINE, unreadable)
                 return
+        self._back_off(how)
+
+    def _back_off(self, how: str) -> None:
+        """One failure more: it is started again after a while, or never where that has happened too often."""
         now_s = self._clock()
         self._crashes_s.append(now_s)
         while self._crashes_s[0] < now_s - RESTARTS_WITHIN_S:
@@ -252,6 +269,7 @@ class StageProcess:
         delay_s = min(RESTART_DELAY_S * 2 ** min(self._failures - 1, 30), RESTART_DELAY_MAX_S)
         when = f" in {delay_s:.0f} s" if delay_s >= 1 else ""
         log.warning("%s was %s; starting it again%s", self.spec.name, how, when)
+        self.reason = self._hung or how
         self.restarts += 1
         self.start_at_s = now_s + delay_s
         self.state = "waiting"

@@ -75,6 +75,7 @@ class Supervisor:
         self._code = EXIT_DONE
         self._reason: str | None = None
         self._described: dict[str, object] = {}
+        self._behind = False
         self._metrics: str | None = None
         self._round_s = clock()
 
@@ -124,8 +125,14 @@ class Supervisor:
             "event_log": plan.shown_event_log(self._site, self._run_dir),
         }
         if description != self._described:
-            self._directory.describe(description)
-            self._described = description
+            try:
+                self._directory.describe(description)
+            except OSError as error:  # a full /dev/shm; the next round tries again
+                if not self._behind:
+                    log.error("other shells are told of this run what was: %s", error)
+                self._behind = True
+            else:
+                self._described, self._behind = description, False
 
     # -- the loop
 
@@ -182,7 +189,9 @@ class Supervisor:
                 continue
             elif self._stop_level < 2:
                 process.start(self._task(process), self._presence)
-                if process.spec.job == plan.INFERENCE and self._leaving:
+                if process.state == "failed":
+                    self._after_failure(process)
+                elif process.spec.job == plan.INFERENCE and self._leaving:
                     process.tell(process.spec)
             else:
                 self._give_up(process, "was not running when the run was ended at once")
@@ -291,7 +300,7 @@ class Supervisor:
             for source in changed.added:
                 plan.prepare_source(site, source, self._run_dir)
                 self._gauges.add(source)
-        except PipelineError as error:
+        except (PipelineError, OSError) as error:
             for line in str(error).splitlines():
                 log.error("not taken up: %s", line)
             return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -81,3 +84,20 @@ def test_a_run_that_ends_waits_for_nobody(process: StageProcess, clock: Clock, t
     assert dies(process, tmp_path) > 1
     process.hurry()
     assert process.start_at_s <= clock.now_s
+
+
+@pytest.mark.parametrize(("module", "call"), [(subprocess, "Popen"), (os, "pidfd_open")])
+def test_a_machine_without_room_for_a_process_is_tried_again(
+    process: StageProcess, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, call: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    monkeypatch.setattr(module, call, refuse)
+    task = Task("capture/gate", "run", str(tmp_path), "here", {}, False, os.getpid())
+    inherited = os.open(tmp_path, os.O_RDONLY)
+    process.start(task, inherited)
+    os.close(inherited)
+    assert (process.state, process.alive, process.restarts) == ("waiting", False, 1)
+    assert process.reason == "not started: Too many open files in system"
+    assert process.start_at_s == pytest.approx(clock.now_s + RESTART_DELAY_S)
