@@ -16,6 +16,8 @@ import pytest
 from pipeline.cli import main
 from tests.shared_data import shared
 
+AIZOO = ("--model", "aizoo-260")
+
 
 def run(*arguments: object, models_dir: Path) -> int:
     return main(["detect", *map(str, arguments), "--models-dir", str(models_dir)])
@@ -23,7 +25,7 @@ def run(*arguments: object, models_dir: Path) -> int:
 
 def test_the_json_form(models_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = shared("images/aizoo_demo2.jpg")
-    assert run(picture, "--json", "--annotated", tmp_path / "out", models_dir=models_dir) == 0
+    assert run(picture, *AIZOO, "--json", "--annotated", tmp_path / "out", models_dir=models_dir) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["path"], found["width"], found["height"]) == (str(picture), 464, 330)
     (face,) = found["faces"]
@@ -38,7 +40,7 @@ def test_the_annotated_picture_differs_only_around_the_box(models_dir: Path, tmp
     before = cv2.imread(str(picture))
     assert before is not None
     cv2.imwrite(str(png), before)
-    assert run(png, "--annotated", tmp_path / "out", models_dir=models_dir) == 0
+    assert run(png, *AIZOO, "--annotated", tmp_path / "out", models_dir=models_dir) == 0
     after = cv2.imread(str(tmp_path / "out" / "demo.annotated.png"))
     assert after is not None
     changed = np.argwhere((before != after).any(axis=2))
