@@ -66,8 +66,9 @@ def _reach(parts: SplitResult, patience_s: float) -> Iterator[Step]:
     port = parts.port or _PORTS.get(parts.scheme)
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        yield Step("resolve", False, f"{parts.hostname}: {error.strerror}; {_ADVICE['unreachable']}")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "a part of the name is empty or too long"
+        yield Step("resolve", False, f"{parts.hostname}: {reason}; {_ADVICE['unreachable']}")
         return
     yield Step("resolve", True, f"{parts.hostname} is {found[0][4][0]}")
     if parts.scheme not in _PORTS:

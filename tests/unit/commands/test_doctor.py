@@ -38,6 +38,12 @@ def test_missing_weights_of_the_default_model_are_said_with_the_cure(
     assert "run_pipeline.py models fetch aizoo-260" in text
 
 
+@pytest.mark.parametrize("host", ["cam..local", f"{'c' * 64}.local"])
+def test_a_name_that_cannot_be_one_is_said(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", f"rtsp://{host}/x"]) == 1
+    assert "a part of the name is empty or too long; is the name or address right" in capsys.readouterr().out
+
+
 def test_a_run_directory_that_is_not_ours_is_said(
     models_dir: Path, run_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
