@@ -6,6 +6,8 @@ reading shared memory and /proc costs, and no stage takes notice.
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -28,6 +30,8 @@ REQUEST_S_MAX = 2.0
 LATENCY_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 UNRESPONSIVE_S = 10.0
 """A supervisor that has not come round for so long is not well."""
+
+log = logging.getLogger(__name__)
 
 
 class MetricsServer:
@@ -109,7 +113,9 @@ class _Server(HTTPServer):
     allow_reuse_address = True
 
     def handle_error(self, *_: Any) -> None:
-        """Whoever asked has gone, or never said what they want."""
+        """An ``OSError``: whoever asked has gone, or never said what they want. Anything else is a fault of ours."""
+        if not isinstance(sys.exception(), OSError):
+            log.exception("a request for metrics could not be answered")
 
 
 def exposition(report: SiteReport, latency_counts: Mapping[str, NDArray[np.int64]]) -> tuple[str, bytes]:

@@ -8,6 +8,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from http import HTTPStatus
+from http.client import RemoteDisconnected
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,25 @@ def test_who_says_nothing_holds_nobody_up_for_long(server: MetricsServer) -> Non
         connection.settimeout(REQUEST_S_MAX * 10)
         assert connection.recv(1) == b""
         connection.close()
+
+
+@pytest.mark.parametrize(("error", "logged"), [(ZeroDivisionError("our fault"), True), (BrokenPipeError(), False)])
+def test_a_fault_of_ours_is_logged_and_somebody_who_went_is_not(
+    server: MetricsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    logged: bool,
+) -> None:
+    def answer(path: str) -> tuple[HTTPStatus, str, bytes]:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "answer", answer)
+        with pytest.raises(RemoteDisconnected):
+            get(server, "/metrics")
+    assert ("our fault" in caplog.text) is logged
+    assert get(server, "/healthz")[0] == 200
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(server: MetricsServer, tmp_path: Path) -> None:
