@@ -81,6 +81,7 @@ def check(values: Mapping[str, Any], origin: str, raw: Mapping[str, Any] | None 
     crosschecks.zones(site, errors)
     crosschecks.untouched(site, errors)
     crosschecks.claims(site, errors)
+    crosschecks.limits(site, errors)
     refuse(errors, origin, raw)
     return site
 

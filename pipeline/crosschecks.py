@@ -92,6 +92,19 @@ def claims(site: Site, errors: list[str]) -> None:
                         )
 
 
+def limits(site: Site, errors: list[str]) -> None:
+    """No two sinks keep files in one directory: what one removes by its limits would be the other's."""
+    owners: dict[str, str] = {}
+    for name in dict.fromkeys(sink for pipeline in site.pipelines.values() for sink in pipeline.sinks):
+        for place in _told(site.sinks[name].config, "keeps_in"):
+            owner = owners.setdefault(place, name)
+            if owner != name:
+                errors.append(
+                    f"sinks.{name}.directory: {owner} keeps its files in {place}, and each would remove the other's; "
+                    "name another directory"
+                )
+
+
 def _told(config: plugins.PluginConfig, method: str) -> list[Any]:
     """What a plug-in's configuration says by a method that it need not have."""
     return sorted(getattr(config, method)()) if hasattr(config, method) else []

@@ -140,6 +140,20 @@ def test_motion_off_is_off_although_yaml_takes_it_for_no(tmp_path: Path) -> None
     assert config.load(path).pipelines["one"].detect.motion == "off"
 
 
+def test_two_sinks_cannot_keep_files_in_one_directory(tmp_path: Path) -> None:
+    values = copy.deepcopy(GOOD)
+    recorder = {"kind": "recorder", "directory": str(tmp_path), "segment_s": 60}
+    values["sinks"] |= {"video": recorder, "evidence": {"kind": "clips", "directory": f"{tmp_path}/a/.."}}
+    values["pipelines"]["one"]["sinks"] = ["video"]
+    values["pipelines"]["two"]["sinks"] = ["video"]
+    config.check(values, "site.yaml")
+    values["pipelines"]["two"]["sinks"] = ["evidence", "video"]
+    assert refusal(values).endswith(
+        f"sinks.evidence.directory: video keeps its files in {tmp_path}, and each would remove the other's; "
+        "name another directory"
+    )
+
+
 def test_every_error_is_told_at_once() -> None:
     values = changed("sources", "gate", "kind", to="vhs")
     values["sinks"]["log"]["kind"] = "telex"

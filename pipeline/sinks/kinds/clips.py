@@ -53,6 +53,10 @@ class Config(StorageConfig):
     max_gb: Annotated[float, Field(gt=0)] | None = 10
     when_full: Literal["stop", "drop_oldest"] = "drop_oldest"
 
+    def keeps_in(self) -> frozenset[str]:
+        """Where it removes what is old."""
+        return frozenset([os.path.realpath(self.directory)])
+
 
 class Clips:
     """Keeps the newest packets in shared memory, and copies them into a clip when an event comes; nothing is encoded

@@ -70,6 +70,10 @@ class Config(StorageConfig):
     def claims(self) -> frozenset[tuple[str, str]]:
         return frozenset([("file", os.path.realpath(self.path))]) if self.path else frozenset()
 
+    def keeps_in(self) -> frozenset[str]:
+        """Where it removes what is old."""
+        return frozenset([os.path.realpath(self.directory)]) if self.directory and self.segment_s else frozenset()
+
 
 class Recorder:
     """Stores each packet at once in a part; ``finish`` makes the file of it.
