@@ -45,7 +45,8 @@ class Analytics(Protocol):
 
     def snapshot(self) -> Any: ...
 
-    def restore(self, state: Any) -> None: ...
+    def restore(self, state: Any) -> None:
+        """Takes up what ``snapshot`` gave; raises ``ValueError`` where it does not fit."""
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ class Lane:
             self.results.reopen(self._ended)
         state = self.results.resume()
         if state is not None:
-            self.analytics.restore(state)
+            self._restore(state)
             log.info("%s: goes on at frame %d", self.source_id, self.results.published)
         self.cursor = self.results.published
         self.reader.move(self.cursor)
@@ -114,9 +115,18 @@ class Lane:
     def _ended(self, state: Any) -> Any:
         """The analytics' state behind the end, whose events have been told."""
         if state is not None:
-            self.analytics.restore(state)
+            self._restore(state)
         self.analytics.finish("")
         return self.analytics.snapshot()
+
+    def _restore(self, state: Any) -> None:
+        """A state that does not fit, as of other rules, is left: it would take all sources down again and again."""
+        empty = self.analytics.snapshot()
+        try:
+            self.analytics.restore(state)
+        except ValueError as error:
+            log.warning("%s: tracks begin anew, and open episodes get no end: %s", self.source_id, error)
+            self.analytics.restore(empty)
 
     @property
     def over(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pipeline.inference.lane import Lane
 from pipeline.inference.stage import InferenceStage
@@ -37,11 +40,21 @@ class Open(FakeAnalytics):
         return [event_of(self.seen[-1])] if had else []
 
 
-class Site:
-    """An inference over sources that a test makes."""
+class OtherRules(Open):
+    """Knows no state but its own, and finds that out late."""
 
-    def __init__(self, directory: Path) -> None:
+    def restore(self, state: Any) -> None:
+        super().restore(state)
+        if state:
+            raise ValueError("a state for other rules than no_mask")
+
+
+class Site:
+    """An inference over sources that a test makes. create: the analytics of a source."""
+
+    def __init__(self, directory: Path, create: Callable[[str], Open] = lambda _: Open()) -> None:
         self.directory = directory
+        self._create = create
         self.news: list[list[str]] = []
         self.lanes: dict[str, Lane] = {}
         self.analytics: dict[str, Open] = {}
@@ -65,7 +78,7 @@ class Site:
 
     def _lane(self, source: str) -> Lane:
         head, results = Head.attach(self.directory, source), ResultLog.attach(self.directory, source)
-        self.analytics[source] = Open()
+        self.analytics[source] = self._create(source)
         lane = self.lanes[source] = lane_of(head, results, self.analytics[source])
         lane.leave = lambda: self.left.append(source)
         return lane
@@ -137,3 +150,31 @@ def test_a_source_that_comes_back_goes_on_without_what_ended(tmp_path: Path) -> 
     wait_until(lambda: site.stage.step() is None, "the end", 30)
     assert results.events_published == 2
     site.stage.close()
+
+
+def test_a_state_of_other_rules_begins_anew_and_the_other_sources_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Site(tmp_path)
+    gate, yard = first.source("gate"), first.source("yard")
+    first.stage.open()
+    first.news.append(["gate", "yard"])
+    publish(gate, 2)
+    publish(yard, 3)
+    first.until_published("gate", 2)
+    first.until_published("yard", 3)
+    first.stage.close()
+
+    second = Site(tmp_path, lambda source: OtherRules() if source == "yard" else Open())
+    second.stage.open()
+    second.news.append(["gate", "yard"])
+    publish(gate, 1)
+    publish(yard, 2)
+    second.until_published("gate", 3)
+    second.until_published("yard", 5)
+    assert second.analytics["gate"].seen == [0, 1, 2]
+    assert second.analytics["yard"].seen == [3, 4]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "yard: tracks begin anew, and open episodes get no end: a state for other rules than no_mask"
+    ]
+    second.stage.close()
