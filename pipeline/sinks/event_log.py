@@ -50,8 +50,8 @@ CREATE INDEX logged ON events (logged_ns);
 CREATE TABLE open (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
 CREATE TABLE outboxes (source TEXT PRIMARY KEY, position INTEGER NOT NULL, lost INTEGER NOT NULL) STRICT;
 PRAGMA user_version = {FORMAT};
-COMMIT;
 """
+"""Begins a transaction that ends behind the row of ``log``: no reader sees the tables without it."""
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,8 @@ class EventLog:
             "INSERT INTO log SELECT ?, 0, 0, '', 0 WHERE NOT EXISTS (SELECT 1 FROM log)",
             (ulid(time.time_ns(), secrets.token_bytes(10)),),
         )
+        if database.in_transaction:
+            database.execute("COMMIT")
         row = database.execute("SELECT id, newest, logged_ns FROM log").fetchone()
         self.log_id, self.newest, self._logged_ns = str(row[0]), int(row[1]), int(row[2])
 

@@ -45,7 +45,10 @@ class EventReader:
             raise ConfigError(f"event log {path}: {error}") from error
         try:
             check_format(self._database, path, made=True)
-            self.log_id: str = self._database.execute("SELECT id FROM log").fetchone()[0]
+            row = self._database.execute("SELECT id FROM log").fetchone()
+            if row is None:
+                raise ConfigError(f"there is no event log at {path} yet")
+            self.log_id: str = row[0]
         except sqlite3.Error as error:
             self._database.close()
             raise ConfigError(f"{path} is not an event log that can be read: {error}") from error

@@ -221,6 +221,22 @@ def test_other_files_and_places_are_refused(tmp_path: Path) -> None:
             EventLog(tmp_path / f"{name}.db", RUN)
 
 
+def test_a_log_that_is_being_made_is_not_there_yet(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_in_between(*_: object) -> str:
+        with pytest.raises(ConfigError, match="is not an event log of this version"):
+            EventReader(path)
+        return OTHER_LOG_ID
+
+    monkeypatch.setattr(event_log, "ulid", look_in_between)
+    with closing(EventLog(path, RUN)), closing(EventReader(path)) as reader:
+        assert reader.log_id == OTHER_LOG_ID
+    half = tmp_path / "half.sqlite"
+    with closing(sqlite3.connect(half)) as database:
+        database.executescript(event_log._TABLES + "COMMIT")
+    with pytest.raises(ConfigError, match=r"there is no event log at .* yet"):
+        EventReader(half)
+
+
 def test_two_do_not_write_one_log(path: Path, log: EventLog) -> None:
     with pytest.raises(StartupError, match="another run is writing it"):
         EventLog(path, "run-2")
