@@ -112,7 +112,7 @@ class RunDirectory:
             time.sleep(_LOOK_EVERY_S)
 
     def describe(self, description: dict[str, Any]) -> None:
-        """What ``running`` tells others; holds no secrets. Raises ``OSError`` where there is no room; what was stays."""
+        """What ``running`` tells others; holds no secrets. Raises ``OSError`` where there is no room."""
         new = self.path / f".{_DESCRIPTION}.new"
         new.write_text(json.dumps(description))
         new.rename(self.path / _DESCRIPTION)
