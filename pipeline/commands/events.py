@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config, plan, resources
-from pipeline.errors import EXIT_DONE, ConfigError
+from pipeline.errors import EXIT_DONE, ConfigError, Disconnected
 from pipeline.transport.run_directory import running
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _opened(path: Path) -> EventReader:
     while True:
         try:
             return EventReader(path)
-        except ConfigError:
+        except (ConfigError, Disconnected):
             if time.monotonic() > deadline_s:
                 raise
             time.sleep(LOOK_EVERY_S)

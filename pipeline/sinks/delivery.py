@@ -60,8 +60,11 @@ class Delivery:
         self._ending = False
 
     def open(self, event_log: EventLog) -> None:
-        """Opens the sink and finds out where it goes on: where it says, else where it was, else with this run."""
-        self._cursor = Cursor(self._cursor_path)
+        """Opens the sink and finds out where it goes on: where it says, else where it was, else with this run.
+
+        May be called again after it has raised.
+        """
+        self._cursor = self._cursor or Cursor(self._cursor_path)
         self._log_id, self._log_path = event_log.log_id, event_log.path
         told, remembered = self._sink.open(event_log.log_id), self._cursor.read(event_log.log_id)
         if told:  # 0: like None

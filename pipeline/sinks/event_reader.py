@@ -7,9 +7,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Disconnected
 from pipeline.sinks.event_log import BUSY_TIMEOUT_S, check_format
 from pipeline.sinks.schema import to_json
+
+_LASTING = frozenset([sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR])
+"""What SQLite says of a file that is no event log (the last: it has other tables); everything else passes."""
 
 
 class Bounds(NamedTuple):
@@ -35,14 +38,14 @@ class EventReader:
     """A log seen from outside; belongs to one thread. Events are in the JSON form of ``schema``."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ``ConfigError`` where there is no event log that can be read."""
+        """Raises ``ConfigError`` where there is no event log, ``Disconnected`` where it cannot be read now."""
         self.path = path
         if not path.is_file():
             raise ConfigError(f"there is no event log at {path}")
         try:
             self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         except sqlite3.Error as error:
-            raise ConfigError(f"event log {path}: {error}") from error
+            raise Disconnected(f"event log {path}: {error}") from error
         try:
             check_format(self._database, path, made=True)
             row = self._database.execute("SELECT id FROM log").fetchone()
@@ -51,7 +54,9 @@ class EventReader:
             self.log_id: str = row[0]
         except sqlite3.Error as error:
             self._database.close()
-            raise ConfigError(f"{path} is not an event log that can be read: {error}") from error
+            if error.sqlite_errorcode & 0xFF in _LASTING:
+                raise ConfigError(f"{path} is not an event log that can be read: {error}") from error
+            raise Disconnected(f"event log {path}: {error}") from error
         except ConfigError:
             self._database.close()
             raise

@@ -147,12 +147,17 @@ class EventsStage:
             self._wait_for_room(error)
 
     def _begin(self) -> EventLog:
-        self._log = self._create_log()
-        for delivery in self._deliveries:
-            delivery.open(self._log)
+        event_log = self._create_log()
+        try:
+            for delivery in self._deliveries:
+                delivery.open(event_log)
+        except BaseException:
+            event_log.close()
+            raise
+        self._log = event_log
         for delivery in self._deliveries:
             delivery.start()
-        return self._log
+        return event_log
 
     def _wait_for_room(self, error: Disconnected) -> None:
         if self._log_failure is None:

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from pipeline.errors import ConfigError, Disconnected, RuntimeFailure, StartupError
-from pipeline.sinks import event_log
+from pipeline.sinks import event_log, event_reader
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.event_reader import Bounds, EventReader, Gap
 from pipeline.sinks.schema import event_schema
@@ -235,6 +235,21 @@ def test_a_log_that_is_being_made_is_not_there_yet(path: Path, tmp_path: Path, m
         database.executescript(event_log._TABLES + "COMMIT")
     with pytest.raises(ConfigError, match=r"there is no event log at .* yet"):
         EventReader(half)
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_another_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_reader, "BUSY_TIMEOUT_S", 0.01)
+    EventLog(path, RUN).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Disconnected, match=r"events\.sqlite: database is locked"):
+            EventReader(path)
+        other.execute("ROLLBACK")
+        EventReader(path).close()
+        other.execute("DROP TABLE log")
+    with pytest.raises(ConfigError, match="no such table: log"):
+        EventReader(path)
 
 
 def test_two_do_not_write_one_log(path: Path, log: EventLog) -> None:

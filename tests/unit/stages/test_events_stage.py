@@ -308,6 +308,25 @@ def test_a_disk_that_is_full_at_the_start_is_refused_and_after_a_restart_waited_
     assert sink.got == [1, 2, 3]
 
 
+def test_a_sink_that_cannot_be_opened_after_a_restart_is_opened_later(bench: Bench) -> None:
+    class LateSink(FakeEventSink):
+        opened = 0
+
+        def open(self, log_id: str) -> int | None:
+            self.opened += 1
+            if self.opened == 1:
+                raise Disconnected("event log: database is locked")
+            return None
+
+    one, two = FakeEventSink(), LateSink()
+    stage = bench.stage(restarted=True, one=one, two=two)
+    bench.events(3)
+    bench.now_s += LOG_RETRY_S
+    bench.results.finish([])
+    to_the_end(stage)
+    assert one.got == two.got == [1, 2, 3]
+
+
 def fill(log: EventLog) -> None:
     """From now on the log has no room."""
     database: sqlite3.Connection | None = log._database
