@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BATCH = 1000
 LOOK_EVERY_S = 0.1
 STARTING_MAX_S = 10.0
+SEQ_MAX = (1 << 63) - 1
+"""The greatest number that the log can hold."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -55,20 +57,25 @@ def add_parser(commands: Any) -> None:
 def since(text: str) -> int:
     """The wall clock of an argument in nanoseconds."""
     if match := _DURATION.fullmatch(text):
-        return time.time_ns() - round(float(match[1]) * _SECONDS[match[2]] * 1e9)
+        return _wall_ns(time.time() - float(match[1]) * _SECONDS[match[2]])
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither like 90s, 30m, 2h, 7d nor like 2026-11-18T11:00:00Z"
         ) from error
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+    return _wall_ns((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _wall_ns(wall_s: float) -> int:
+    """What is too long ago or too far ahead for a clock in nanoseconds is as good as the nearest that is not."""
+    return round(min(max(wall_s, 0.0), SEQ_MAX // 1e9) * 1e9)
 
 
 def number(text: str) -> int:
     """An argument that counts from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of an event")
+    if not text.isdecimal() or len(text) > len(str(SEQ_MAX)) or int(text) > SEQ_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of an event, 0 to {SEQ_MAX}")
     return int(text)
 
 

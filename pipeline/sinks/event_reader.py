@@ -14,6 +14,8 @@ from pipeline.sinks.schema import to_json
 _LASTING = frozenset([sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR])
 """What SQLite says of a file that is no event log (the last: it has other tables); everything else passes."""
 
+_MAX = (1 << 63) - 1
+
 
 class Bounds(NamedTuple):
     """What a log holds: numbers ``oldest`` to ``newest``. An empty one: ``oldest`` is ``newest + 1``."""
@@ -86,7 +88,7 @@ class EventReader:
         kinds: Collection[str] | None = None,
     ) -> list[dict[str, Any]]:
         """At most ``limit`` events before number ``seq`` (None: the newest), newest first."""
-        return self._select("seq < ?", "seq DESC", (1 << 63) - 1 if seq is None else seq, limit, sources, kinds)
+        return self._select("seq < ?", "seq DESC", _MAX if seq is None else seq, limit, sources, kinds)
 
     def episode(self, event_id: str) -> list[dict[str, Any]]:
         """Every event of one episode, newest first."""
@@ -102,7 +104,7 @@ class EventReader:
         sources: Collection[str] | None,
         kinds: Collection[str] | None,
     ) -> list[dict[str, Any]]:
-        values: list[Any] = [seq]
+        values: list[Any] = [_fitting(seq)]
         for column, wanted in (("source", sources), ("kind", kinds)):
             if wanted is not None:
                 where += f" AND {column} IN ({', '.join('?' * len(wanted))})"
@@ -112,7 +114,9 @@ class EventReader:
 
     def cursor_since(self, wall_ns: int) -> int:
         """The number behind which everything was logged at that wall clock or later."""
-        row = self._database.execute("SELECT min(seq) FROM events WHERE logged_ns >= ?", (wall_ns,)).fetchone()
+        row = self._database.execute(
+            "SELECT min(seq) FROM events WHERE logged_ns >= ?", (_fitting(wall_ns),)
+        ).fetchone()
         return self.bounds.newest if row[0] is None else int(row[0]) - 1
 
     def gap(self, log_id: str | None, seq: int) -> Gap | None:
@@ -136,3 +140,8 @@ class EventReader:
     def close(self) -> None:
         """Safe twice."""
         self._database.close()
+
+
+def _fitting(number: int) -> int:
+    """SQLite takes no number that is longer; the nearest that it takes finds the same."""
+    return min(max(number, -_MAX), _MAX)

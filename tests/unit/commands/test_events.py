@@ -68,6 +68,9 @@ def test_the_log_of_a_site_that_does_not_run(kept: EventLog, site: Path, capsys:
     assert printed(capsys, "gate", "--after", "2") == [3]
     assert printed(capsys, "gate", "--since", "2026-01-01T00:00:00Z", "--source", "gate", "--kind", "no_mask") == [1, 3]
     assert printed(capsys, "gate", "--since", "2099-01-01") == []
+    for long_ago in ("99999999d", "9" * 400 + "d", "0001-01-01"):
+        assert printed(capsys, "gate", "--since", long_ago) == [1, 2, 3]
+    assert printed(capsys, "gate", "--since", "9999-12-31") == printed(capsys, "gate", "--after", str(2**63 - 1)) == []
     assert printed(capsys, "gate", "--after", "0", "--follow", "--count", "2") == [1, 2]
     assert main(["events", "gate", "--after", "2"]) == 0
     ended = event(1, "end")
@@ -121,7 +124,14 @@ def test_what_does_not_go_together_is_refused(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--since", "2 fortnights"], ["--after", "-1"], ["--since", "1h", "--after", "0"]]
+    "arguments",
+    [
+        ["--since", "2 fortnights"],
+        ["--after", "-1"],
+        ["--after", str(2**63)],
+        ["--after", "9" * 5000],
+        ["--since", "1h", "--after", "0"],
+    ],
 )
 def test_what_is_no_time_or_number_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -252,6 +252,14 @@ def test_what_cannot_be_read_now_is_not_taken_for_another_file(path: Path, monke
         EventReader(path)
 
 
+def test_numbers_of_any_length_can_be_asked_for(log: EventLog, reader: EventReader) -> None:
+    log.append([event(1)])
+    huge = 10**30
+    assert reader.after(huge, 9) == reader.before(-huge, 9) == []
+    assert len(reader.after(-huge, 9)) == len(reader.before(huge, 9)) == 1
+    assert (reader.cursor_since(huge), reader.cursor_since(-huge)) == (1, 0)
+
+
 def test_two_do_not_write_one_log(path: Path, log: EventLog) -> None:
     with pytest.raises(StartupError, match="another run is writing it"):
         EventLog(path, "run-2")
