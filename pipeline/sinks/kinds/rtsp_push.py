@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -16,7 +17,9 @@ from pipeline.errors import Disconnected, without_credentials
 from pipeline.sinks.sink import Accepts, Packet, SinkConfig, SinkContext, Stream, Wish
 
 QUEUED_MAX = 128
-"""Packets: a server that is slower misses some and gets a keyframe next."""
+"""Packets: a server that is slower misses some and gets a keyframe after a while."""
+HOLD_OFF_S = 1.0
+"""A server that is too slow gets no keyframe for so long: each makes the stream larger, for the other sinks as well."""
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 15.0
 CLOSE_S = 2.0
 
@@ -88,7 +91,14 @@ class RtspPush:
             self._queue.put_nowait((self._stream, packet))
             self._waiting = False
         except queue.Full:
+            self._drop_all()
             self._waiting = True
+            self._may_start_s = max(self._may_start_s, time.monotonic() + HOLD_OFF_S)
+
+    def _drop_all(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
 
     def finish(self) -> None:
         """What is on its way is still sent, for a moment."""
