@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -32,6 +33,7 @@ class Stills:
         self._view = view
         self._executor = executor
         self._lock = asyncio.Lock()
+        self._drawing = threading.Lock()
         self._newest: Still | None = None
 
     async def newest(self) -> Still | None:
@@ -43,11 +45,12 @@ class Stills:
             return self._newest
 
     def _make(self) -> Still | None:
-        found = self._view.picture()
-        if found is None:
-            return None
-        result, canvas = found
-        return Still(result.frame.seq, canvas.jpeg())
+        with self._drawing:  # the thread of a request that was cancelled goes on, and there is one canvas
+            found = self._view.picture()
+            if found is None:
+                return None
+            result, canvas = found
+            return Still(result.frame.seq, canvas.jpeg())
 
     async def follow(self) -> AsyncGenerator[Still]:
         """Each new picture, as far as the caller keeps up; what it is too slow for is never made."""
