@@ -18,9 +18,11 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StartupError
+from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.kinds import web
 from pipeline.sinks.sink import SinkContext
 from pipeline.sinks.view import SiteView
+from pipeline.sinks.web import app as web_app
 from pipeline.sinks.web import server as web_server
 from pipeline.sinks.web.access import TRIES_MAX, Tries
 from pipeline.sinks.web.passwords import hashed, is_hash, matches
@@ -251,6 +253,32 @@ def test_wrong_queries_are_told_what_is_right(open_page: Page, query: str) -> No
     status, _, body = open_page.ask(f"/api/v1/events?{query}")
     assert status == 400
     assert query.partition("=")[0] in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("address", ["events", "clips"])
+@pytest.mark.parametrize("query", ["since=9999-01-01T00:00:00Z", "until=0002-01-01T00:00:00Z"])
+def test_times_beyond_every_log_are_told_what_is_right(tmp_path: Path, address: str, query: str) -> None:
+    page = Page(tmp_path / "state", free_port())
+    with contextlib.closing(EventLog(tmp_path / "log/events.sqlite", "run-1")) as log:
+        page.open(SiteView("site", {}, event_log=log.path))
+        status, _, body = page.ask(f"/api/v1/{address}?{query}")
+        page.sink.close()
+    assert status == 400
+    assert query.partition("=")[0] in json.loads(body)["error"]
+
+
+def test_logins_in_another_form_are_refused_without_a_word_in_the_log(
+    closed_page: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = "&".join(f"field{n}=1" for n in range(9))
+    assert closed_page.ask("/login", "POST", body=many)[0] == 400
+    monkeypatch.setattr(web_app, "REQUEST_WITHIN_S", 0.2)
+    begun = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20\r\n\r\nuser"
+    assert closed_page.raw(begun).startswith(b"HTTP/1.1 408")
+    cookie = "session=YW5uYQ.9999999999.\u00e4".encode("latin-1")
+    request = b"GET /api/v1/sources HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: " + cookie + b"\r\n\r\n"
+    assert closed_page.raw(request).startswith(b"HTTP/1.1 401")
+    assert caplog.records == []
 
 
 def test_whoever_does_not_ask_is_let_go(open_page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,9 +146,8 @@ class Access:
             return None
         if ended or user not in self._users:
             return None
-        return (
-            user if hmac.compare_digest(self._sign(user, said), signature.encode("utf-8", "replace").decode()) else None
-        )
+        right = hmac.compare_digest(self._sign(user, said).encode(), signature.encode())  # of texts only ASCII is taken
+        return user if right else None
 
     def _sign(self, user: str, said: str) -> str:
         """A new password ends the sessions of the old one."""

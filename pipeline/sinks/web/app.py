@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import zmq.asyncio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -33,7 +33,7 @@ from pipeline.sinks.web.stills import Stills
 from pipeline.sinks.web.streams import Streaming, mjpeg, send_video
 
 PAGE = Path(__file__).parent / "page"
-_FORM_MAX = 4096
+_FORM_MAX, _FIELDS_MAX = 4096, 8
 
 
 class Pages:
@@ -176,14 +176,14 @@ class Pages:
         await send_video(socket, self._feeds[name], self._site.views[name])
 
     async def _events(self, request: Request) -> Response:
-        return JSONResponse(await self._in_thread(self._history.events, dict(request.query_params)))
+        return JSONResponse(await self._in_times(self._history.events, request))
 
     async def _stream(self, request: Request) -> Streaming:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "")
         return Streaming(lambda: self._news.listen(last[:64]), "text/event-stream; charset=utf-8", self._closing)
 
     async def _clips(self, request: Request) -> Response:
-        return JSONResponse(await self._in_thread(self._history.clips, dict(request.query_params)))
+        return JSONResponse(await self._in_times(self._history.clips, request))
 
     async def _evidence(self, request: Request) -> Response:
         event, kind = request.path_params["event"], request.path_params["kind"]
@@ -200,6 +200,12 @@ class Pages:
         if name not in self._site.views:
             raise HTTPException(404, f"there is no source {name[:40]!r}; there are: {', '.join(self._site.views)}")
         return name
+
+    async def _in_times(self, work: Any, request: Request) -> Any:
+        try:
+            return await self._in_thread(work, dict(request.query_params))
+        except OverflowError as error:
+            raise BadQuery("since, until: must be times of the years 1678 to 2261") from error
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
@@ -227,18 +233,25 @@ async def _bad_query(_: Request, error: Exception) -> Response:
 
 async def _form(request: Request) -> Mapping[str, str]:
     body = b""
-    async with asyncio.timeout(REQUEST_WITHIN_S):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _FORM_MAX:
-                raise HTTPException(413, f"a login has at most {_FORM_MAX} bytes")
-    values = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
+    try:
+        async with asyncio.timeout(REQUEST_WITHIN_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _FORM_MAX:
+                    raise HTTPException(413, f"a login has at most {_FORM_MAX} bytes")
+        values = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_FIELDS_MAX)
+    except TimeoutError as error:
+        raise HTTPException(408, f"a login has to come within {REQUEST_WITHIN_S:.0f} s") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the login has broken off") from error
+    except ValueError as error:
+        raise HTTPException(400, f"a login has user and password, and at most {_FIELDS_MAX} fields") from error
     return {name: found[0] for name, found in values.items()}
 
 
 def _file(path: Path | None) -> Response:
     if path is None:
         raise HTTPException(404, "there is no such file")
-    # it never changes under its name once it is there, and ranges let players seek
+    # what is still written is not shown; ranges let players seek
     tag = hashlib.sha256(str(path.stat()).encode()).hexdigest()[:32]
     return FileResponse(path, headers={"etag": f'"{tag}"', "cache-control": "private, max-age=3600"})
