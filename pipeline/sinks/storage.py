@@ -67,29 +67,37 @@ class Storage:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"storage-{self._context.name}")
         self.do(self._retire)
 
-    def do(self, work: Callable[[Archive], T], *, make_room: bool = False) -> Future[T | None]:
+    def do(self, work: Callable[[Archive], T], *, room_at_s: float | None = None) -> Future[T | None]:
         """Has ``work`` done behind everything asked for before; None where that fails, which is logged.
 
-        make_room: where the disk is full, the oldest goes, if it may, and ``work`` is tried again.
+        room_at_s: where the disk is full, the oldest goes, if it may, and ``work`` is tried again; the source's clock,
+        for the event that tells of it.
         """
         assert self._worker is not None
         assert self._archive is not None
-        return self._worker.submit(self._try, work, self._archive, make_room)
+        return self._worker.submit(self._try, work, self._archive, room_at_s)
 
-    def _try(self, work: Callable[[Archive], T], archive: Archive, make_room: bool) -> T | None:
+    def _try(self, work: Callable[[Archive], T], archive: Archive, room_at_s: float | None = None) -> T | None:
         while True:
             try:
                 return work(archive)
             except (OSError, sqlite3.Error) as error:
-                droppable = make_room and self._config.when_full == "drop_oldest" and is_full(error)
-                if not (droppable and (gone := archive.drop_oldest())):
+                if room_at_s is None or not self._drop_oldest(archive, error, room_at_s):
                     log.error("sink %s: %s: %s", self._context.name, self.directory, error)
                     return None
-                log.warning("sink %s: %s: the disk is full; removed %s", self._context.name, self.directory, gone[0])
+
+    def _drop_oldest(self, archive: Archive, error: OSError | sqlite3.Error, stream_s: float) -> bool:
+        """Called by the thread: whether there is room again, after what failed."""
+        if not is_full(error) or self._config.when_full != "drop_oldest" or not (gone := archive.drop_oldest()):
+            return False
+        for path in gone:
+            log.debug("removed %s", self.directory / path)
+        self._tell("storage_full", "the oldest recordings are removed", stream_s)
+        return True
 
     def enter(self, archive: Archive, kept: Kept) -> None:
         """Called by the thread: a full disk does not keep a file out of the index where the oldest may go."""
-        self._try(lambda archive: archive.add(kept), archive, make_room=True)
+        self._try(lambda archive: archive.add(kept), archive, kept.last_time_s)
 
     def retire(self) -> None:
         """What is too old or too much goes, soon."""
@@ -107,11 +115,9 @@ class Storage:
 
         Tells the event log. Raises ``RuntimeFailure`` where this sink must stop.
         """
-        full = error.errno in NO_ROOM
-        if full and self._config.when_full == "drop_oldest" and self.do(Archive.drop_oldest).result():
-            self._tell("storage_full", "the oldest recordings are removed", stream_s)
+        if self.do(lambda archive: self._drop_oldest(archive, error, stream_s)).result():
             return
-        reason = "the disk is full" if full else str(error.strerror)
+        reason = "the disk is full" if is_full(error) else str(error.strerror)
         self._told_ns = None
         self._tell("recording_stopped", reason, stream_s)
         raise RuntimeFailure(

@@ -192,7 +192,7 @@ class Clips:
         event = episode.event
         self._working.append(
             self._storage.do(
-                lambda archive: self._store.keep_picture(archive, event, kind, jpeg, wall_ns), make_room=True
+                lambda archive: self._store.keep_picture(archive, event, kind, jpeg, wall_ns), room_at_s=event.stream_s
             )
         )
         if kind == "snapshot":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -300,6 +301,27 @@ def test_on_a_full_disk_the_oldest_goes_and_that_is_said_once(small_disk: Path) 
     assert found[0].start_ns > WALL_NS
     assert found[-1].end_ns == WALL_NS + 2999 * 40_000_000
     assert sum(kept.frames for kept in found) == (found[-1].end_ns - found[0].start_ns) // 40_000_000 + 1
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "stop"])
+def test_what_is_removed_for_the_index_is_told_as_well(tmp_path: Path, when_full: str) -> None:
+    told: list[Event] = []
+    sink = segments(tmp_path, told=told, when_full=when_full)
+    sink.open()
+    feed(sink, range(60))
+    settled(sink)
+    full = [OSError(errno.ENOSPC, "No space left on device")]
+
+    def work(_: Archive) -> str:
+        if full:
+            raise full.pop()
+        return "done"
+
+    dropped = when_full == "drop_oldest"
+    assert sink._storage.do(work, room_at_s=2.5).result() == ("done" if dropped else None)
+    assert [(event.kind, event.stream_s) for event in told] == [("storage_full", 2.5)] * dropped
+    assert len(listed(tmp_path)) == 1 - dropped
+    sink.close()
 
 
 def test_on_a_full_disk_it_stops_where_nothing_may_go(small_disk: Path) -> None:
