@@ -87,6 +87,7 @@ class Monitor:
         self._run_dir = run_dir
         self._clock_ns = clock_ns
         self._gauges: Gauges | None = None
+        self._run_id = ""
         self._counts: dict[str, tuple[int, int, int]] = {}
         self._cpu: dict[tuple[str, int], tuple[int, float]] = {}
 
@@ -97,7 +98,7 @@ class Monitor:
             entry.name: self._stage(entry) for entry in msgspec.convert(description["processes"], list[StageEntry])
         }
         names = [name.partition("/")[2] for name in stages if name.startswith("capture/")]
-        gauges = self._attached(names)
+        gauges = self._attached(description["run_id"], names)
         return SiteReport(
             name=description["name"],
             run_id=description["run_id"],
@@ -116,10 +117,13 @@ class Monitor:
         """The same of the ages of frames when a look at them began."""
         return {source: log.age_counts for source, log in self._gauges.results.items()} if self._gauges else {}
 
-    def _attached(self, sources: list[str]) -> Gauges:
-        """Sources may come and go while a site runs."""
-        if self._gauges is None or list(self._gauges.heads) != sources:
+    def _attached(self, run_id: str, sources: list[str]) -> Gauges:
+        """Sources may come and go while a site runs, and another run of the site may have taken its place."""
+        if self._gauges is None or self._run_id != run_id or list(self._gauges.heads) != sources:
             self.close()
+            if self._run_id != run_id:
+                self._run_id = run_id
+                self._counts.clear()
             self._gauges = Gauges(sources, self._run_dir)
         return self._gauges
 

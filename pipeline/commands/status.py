@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import EXIT_DONE, ConfigError
+from pipeline.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from pipeline.status import Monitor, SiteReport, SourceReport, StageReport
-from pipeline.transport.run_directory import running
+from pipeline.transport.run_directory import is_held, running
 
 EVERY_S = 1.0
 WIDTH = 140
@@ -43,24 +43,39 @@ def add_parser(commands: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     name, run_dir = _running(options.name)
-    with contextlib.closing(Monitor(run_dir)) as monitor, contextlib.suppress(FileNotFoundError, KeyboardInterrupt):
-        monitor.read()
-        time.sleep(EVERY_S)
-        report = monitor.read()
-        if options.json:
-            print(msgspec.json.encode(report).decode())
+    with contextlib.closing(Monitor(run_dir)) as monitor:
+        try:
+            _show(monitor, run_dir, options)
             return EXIT_DONE
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
-        if options.once:
-            console.print(table(report))
-            return EXIT_DONE
-        with Live(table(report), console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(EVERY_S)
-                live.update(table(monitor.read()), refresh=True)
-    if not run_dir.exists():
-        print(f"{name} has ended", file=sys.stderr)
-    return EXIT_DONE
+        except FileNotFoundError:
+            print(f"{name} has ended", file=sys.stderr)
+        except KeyboardInterrupt:
+            pass
+    return EXIT_FAILED if options.json or options.once else EXIT_DONE
+
+
+def _show(monitor: Monitor, run_dir: Path, options: argparse.Namespace) -> None:
+    monitor.read()
+    time.sleep(EVERY_S)
+    report = _read(monitor, run_dir)
+    if options.json:
+        print(msgspec.json.encode(report).decode())
+        return
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
+    if options.once:
+        console.print(table(report))
+        return
+    with Live(table(report), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(EVERY_S)
+            live.update(table(_read(monitor, run_dir)), refresh=True)
+
+
+def _read(monitor: Monitor, run_dir: Path) -> SiteReport:
+    """The site now; raises ``FileNotFoundError`` where it runs no more, also of one that was killed."""
+    if not is_held(run_dir):
+        raise FileNotFoundError(run_dir)
+    return monitor.read()
 
 
 def _running(name: str | None) -> tuple[str, Path]:

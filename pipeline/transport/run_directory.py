@@ -143,6 +143,21 @@ def running() -> list[RunningSite]:
     return sites
 
 
+def is_held(run_dir: Path) -> bool:
+    """Whether the run in that directory still has its supervisor; what a dead one has left is not cleared away."""
+    try:
+        descriptor = os.open(run_dir.with_name(f"{run_dir.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _take(lock: Path) -> int | None:
     """The lock's descriptor, or None when somebody holds it."""
     while True:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +15,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from pipeline.commands import status
 from pipeline.commands.status import table
 from pipeline.process import StageEntry
 from pipeline.status import Monitor
+from pipeline.transport import run_directory
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import Writer
@@ -27,8 +32,8 @@ def entry(name: str, **changes: object) -> StageEntry:
     return msgspec.structs.replace(whole, **changes)
 
 
-def describe(directory: Path, *entries: StageEntry) -> None:
-    description = {"name": "hall", "pid": 1, "run_id": "r", "processes": [msgspec.to_builtins(e) for e in entries]}
+def describe(directory: Path, *entries: StageEntry, run_id: str = "r") -> None:
+    description = {"name": "hall", "pid": 1, "run_id": run_id, "processes": [msgspec.to_builtins(e) for e in entries]}
     (directory / "site.json").write_text(json.dumps(description))
 
 
@@ -122,3 +127,30 @@ def test_sources_come_and_go(tmp_path: Path, monitor: Monitor) -> None:
 def test_a_site_that_has_ended_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Monitor(tmp_path / "gone").read()
+
+
+def test_another_run_of_the_site_is_not_told_with_the_figures_of_the_dead(tmp_path: Path, monitor: Monitor) -> None:
+    Head.attach(tmp_path, "gate").next_seq = 1000
+    assert monitor.read().sources["gate"].frames == 1000
+    for source in ("gate", "yard"):
+        head_in(tmp_path, source).close()
+        ResultLog.create(tmp_path, source).close()
+    describe(tmp_path, entry("capture/gate"), entry("capture/yard"), run_id="next")
+    gate = monitor.read().sources["gate"]
+    assert (gate.frames, gate.fps) == (0, None)
+
+
+@pytest.mark.parametrize(("option", "code"), [("--once", 1), ("--json", 1), ("", 0)])
+def test_a_supervisor_that_was_killed_is_told_as_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, code: int
+) -> None:
+    base = tmp_path / "base"
+    monkeypatch.setenv(run_directory.ENVIRONMENT, str(base))
+    with run_directory.RunDirectory("hall") as directory:
+        head_in(directory.path, "gate").close()
+        ResultLog.create(directory.path, "gate").close()
+        describe(directory.path, entry("capture/gate"))
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(directory._lock, fcntl.LOCK_UN))
+        options = argparse.Namespace(name="hall", once=option == "--once", json=option == "--json")
+        assert status.main(options) == code
+    assert capsys.readouterr() == ("", "hall has ended\n")
