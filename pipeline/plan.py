@@ -12,13 +12,12 @@ A site becomes these stages, from the sinks to the captures:
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import resources
-from pipeline.errors import ConfigError, StartupError
+from pipeline.errors import StartupError
 from pipeline.specs import Part, PipelineSpec, Site
 from pipeline.transport import shared
 from pipeline.transport.channel import ipc
@@ -145,23 +144,9 @@ def prepare(site: Site, run_dir: Path) -> None:
 
 
 def prepare_source(site: Site, source: str, run_dir: Path) -> None:
-    """The same for one source, which may come while the site runs; one that was here before goes on where it ended.
-
-    Raises ``ConfigError`` where that one was recorded and is not to be any more, or the other way round.
-    """
+    """The same for one source that has not been here in this run."""
     ipc(run_dir / f"{source}.result-bell")  # the longest of a source's sockets, refused here and not by each stage
-    readers = [(INFERENCE, LOSSLESS)]
-    if any(spec.name == f"{ANNOTATOR}/{source}" for spec in stages(site)):
-        kept = sinks_of(site, site.pipelines[site.pipeline_of(source)], "packets")
-        readers.append((ANNOTATOR, LOSSLESS if kept else SKIPPABLE))  # who only watches holds nobody up
-    if (run_dir / f"{source}.head").exists():
-        with closing(Head.attach(run_dir, source)) as head:
-            if head.readers != [name for name, _ in readers]:
-                raise ConfigError(f"{site.origin}: sources.{source}: was here in this run, and recorded differently")
-            (run_dir / SPOOL / f"{source}.end").unlink(missing_ok=True)
-            head.reopen()
-        return
-    Head.create(run_dir, source, readers).close()
+    Head.create(run_dir, source, _readers(site, source)).close()
     if is_tapped(site, source):
         PacketRing.create(packets_path(run_dir, source), PACKET_BYTES).close()
     outbox = max(OUTBOX, -(-EVENTS_WAITING // len(site.sources)))
@@ -171,6 +156,27 @@ def prepare_source(site: Site, source: str, run_dir: Path) -> None:
     else:
         results.detach_events()
     results.close()
+
+
+def reopen_source(site: Site, source: str, run_dir: Path, head: Head) -> None:
+    """The same for one that has been here, treated as now (``treatment``): its frames and events are counted on."""
+    (run_dir / SPOOL / f"{source}.end").unlink(missing_ok=True)
+    head.begin()
+    head.reopen(_readers(site, source))
+
+
+def discard_source(source: str, run_dir: Path) -> None:
+    """Undoes ``prepare_source``, also a half of it."""
+    for path in (run_dir / f"{source}.head", run_dir / f"{source}.results", packets_path(run_dir, source)):
+        path.unlink(missing_ok=True)
+
+
+def _readers(site: Site, source: str) -> list[tuple[str, int]]:
+    readers = [(INFERENCE, LOSSLESS)]
+    if any(spec.name == f"{ANNOTATOR}/{source}" for spec in stages(site)):
+        kept = sinks_of(site, site.pipelines[site.pipeline_of(source)], "packets")
+        readers.append((ANNOTATOR, LOSSLESS if kept else SKIPPABLE))  # who only watches holds nobody up
+    return readers
 
 
 def labels_of(site: Site, pipeline: PipelineSpec, models_dir: Path | None) -> tuple[str, ...]:

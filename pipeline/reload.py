@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.plan import ANNOTATOR, CAPTURE, INFERENCE, StageSpec, stages
+from pipeline.plan import ANNOTATOR, CAPTURE, INFERENCE, StageSpec, is_logged, stages
 from pipeline.specs import Site
 
 _PARTS = {"detector": "detectors", "rules": "rules", "sinks": "sinks"}
@@ -22,7 +22,8 @@ _RESTART = "cannot change while the site runs, as sources can; restart the site 
 class Change:
     """added, removed: sources. started: stages that are new. again: stages that begin again with the new configuration.
 
-    told: inferences that go on with other sources.
+    told: inferences that go on with other sources. back: sources that were here in this run and had ended, which begin
+    anew behind their newest frame: they come back, or have changed.
     """
 
     added: list[str]
@@ -30,6 +31,7 @@ class Change:
     started: list[StageSpec]
     again: list[StageSpec]
     told: list[StageSpec]
+    back: list[str]
 
     def __str__(self) -> str:
         changed = [spec.sources[0] for spec in self.again if spec.job == CAPTURE]
@@ -39,32 +41,76 @@ class Change:
         )
 
 
-def change(old: Site, new: Site, *, waiting: Collection[str], ending: Collection[str]) -> Change:
+def change(
+    old: Site,
+    new: Site,
+    *,
+    waiting: Collection[str],
+    ending: Collection[str],
+    ended: Collection[str] = (),
+    seen: Mapping[str, Site] | None = None,
+) -> Change:
     """How to come from ``old`` to ``new``; raises ``ConfigError``, a line a reason, where that is not possible.
 
-    waiting: sources that are read no faster than they are looked at: files. ending: stages of sources that were removed
-    and have not come to their end yet.
+    waiting: sources that are read no faster than they are looked at: files. ending: stages that have nothing more to
+    come and have not come to their end yet. ended: sources of which no frame will come. seen: every source that has
+    been here in this run → the site in which it was last.
     """
     before, after = {spec.name: spec for spec in stages(old)}, {spec.name: spec for spec in stages(new)}
+    seen = seen or {}
+    added = [source for source in new.sources if source not in old.sources]
+    changed = [s for s in new.sources if s in old.sources and _source(old, s) != _source(new, s)]
+    back = [source for source in added if source in seen] + [source for source in changed if source in ended]
     errors = list(dict.fromkeys(_errors(old, new, waiting)))
-    errors += [f"{name} is still coming to its end; try again in a moment" for name in after if name in ending]
+    errors += [
+        f"sources.{source}: was in this run before, under other rules, zones or sinks; give it another name, or "
+        "restart the site"
+        for source in added
+        if source in seen and _treatment(seen[source], source) != _treatment(new, source)
+    ]
+    errors += [
+        f"{name} is still coming to its end; try again in a moment"
+        for name, spec in after.items()
+        if name in ending and (name not in before or not set(spec.sources).isdisjoint(back))
+    ]
     if errors:
         raise ConfigError("\n".join(f"{new.origin}: {error}" for error in errors))
     others = old.values.get("sinks") != new.values.get("sinks")
 
     def begins_again(spec: StageSpec) -> bool:
         if spec.job == CAPTURE:
-            return bool(_source(old, spec.sources[0]) != _source(new, spec.sources[0]))
-        return spec.job not in (INFERENCE, ANNOTATOR) and (others or spec != before[spec.name])
+            return spec.sources[0] in changed
+        if spec.job == INFERENCE:
+            return False
+        if not set(spec.sources).isdisjoint(back):
+            return True
+        return spec.job != ANNOTATOR and (others or spec != before[spec.name])
+
+    def is_told(spec: StageSpec) -> bool:
+        return spec.job == INFERENCE and (spec != before[spec.name] or not set(spec.sources).isdisjoint(back))
 
     common = [spec for name, spec in after.items() if name in before]
     return Change(
-        added=[source for source in new.sources if source not in old.sources],
+        added=added,
         removed=[source for source in old.sources if source not in new.sources],
         started=[spec for name, spec in after.items() if name not in before],
         again=[spec for spec in common if begins_again(spec)],
-        told=[spec for spec in common if spec.job == INFERENCE and spec != before[spec.name]],
+        told=[spec for spec in common if is_told(spec)],
+        back=back,
     )
+
+
+def _treatment(site: Site, source: str) -> Any:
+    """What becomes of a source's pictures: its state and files in the run directory are made for that."""
+    pipeline = {
+        key: value for key, value in _at(site, "pipelines", site.pipeline_of(source)).items() if key != "sources"
+    }
+    parts = [
+        _at(site, section, part)
+        for key, section in _PARTS.items()
+        for part in ([pipeline[key]] if key == "detector" else pipeline.get(key) or ())
+    ]
+    return pipeline, parts, is_logged(site, source)
 
 
 def _errors(old: Site, new: Site, waiting: Collection[str]) -> Iterator[str]:

@@ -51,11 +51,15 @@ class Gauges:
             self.add(source)
 
     def add(self, source: str) -> None:
-        """One more, which has been prepared, or is known already."""
-        if source in self.heads:
-            return
+        """One more, which has been prepared."""
         self.heads[source] = Head.attach(self._run_dir, source)
         self.results[source] = ResultLog.attach(self._run_dir, source)
+
+    def drop(self, source: str) -> None:
+        """Undoes ``add``, also a half of it."""
+        for gauge in (self.heads.pop(source, None), self.results.pop(source, None)):
+            if gauge is not None:
+                gauge.close()
 
     def read(self) -> dict[str, SourceFigures]:
         return {source: self._read(source) for source in self.heads}

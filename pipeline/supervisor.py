@@ -69,6 +69,8 @@ class Supervisor:
         self._signals = Signals(can_reload=reload is not None)
         self._late: set[str] = set()
         self._leaving: dict[str, Site] = {}
+        self._seen = dict.fromkeys(site.sources, site)
+        self._anew: set[str] = set()
         self._asked_to_stop = 0
         self._stop_level = 0
         self._stopped_s = 0.0
@@ -188,8 +190,11 @@ class Supervisor:
             elif process.spec.job == plan.ANNOTATOR and self._is_between(process):
                 continue
             elif self._stop_level < 2:
+                if process.spec.name in self._anew:
+                    self._anew.remove(process.spec.name)
+                    self._gauges.heads[process.spec.sources[0]].begin()
                 process.start(self._task(process), self._presence)
-                if process.state == "failed":
+                if process.ended:
                     self._after_failure(process)
                 elif process.spec.job == plan.INFERENCE and self._leaving:
                     process.tell(process.spec)
@@ -247,7 +252,9 @@ class Supervisor:
 
     def _after_failure(self, process: StageProcess) -> None:
         """One stage has failed for good; what it held up goes on without it, or the run ends if it never began."""
-        self._fail(process.exit_code, process.reason or "failed")
+        begins = process.spec.name not in self._late and not process.ever_ran
+        # refused is only what never began: a site that was at work is to be started again
+        self._fail(process.exit_code if begins else EXIT_FAILED, process.reason or "failed")
         for source in process.spec.sources:
             head, results = self._gauges.heads[source], self._gauges.results[source]
             match process.spec.job:
@@ -261,7 +268,6 @@ class Supervisor:
                     head.detach(plan.ANNOTATOR)
                 case "events":
                     results.detach_events()
-        begins = process.spec.name not in self._late and not process.ever_ran
         if process.exit_code in (EXIT_CONFIG, EXIT_MACHINE) and begins:
             self._asked_to_stop = max(self._asked_to_stop, 1)
 
@@ -291,24 +297,46 @@ class Supervisor:
         if not self._signals.reload or self._reload is None or self._stop_level:
             return
         self._signals.reload = False
+        fresh: list[str] = []
         try:
             site = self._reload()
             plan.check(site, self._models_dir)
-            waiting = [source for source, head in self._gauges.heads.items() if head.waits]
-            ending = [p.spec.name for p in self._processes if p.spec.name in self._leaving]
-            changed = change(self._site, site, waiting=waiting, ending=ending)
-            for source in changed.added:
+            changed = self._change_to(site)
+            fresh += [source for source in changed.added if source not in self._gauges.heads]
+            for source in fresh:
                 plan.prepare_source(site, source, self._run_dir)
+            for source in fresh:
                 self._gauges.add(source)
         except (PipelineError, OSError) as error:
+            for source in fresh:
+                self._gauges.drop(source)
+                plan.discard_source(source, self._run_dir)
             for line in str(error).splitlines():
                 log.error("not taken up: %s", line)
             return
+        for source in changed.back:
+            plan.reopen_source(site, source, self._run_dir, self._gauges.heads[source])
         staying = {spec.name for spec in plan.stages(site)}
         self._leaving |= {p.spec.name: self._site for p in self._processes if p.spec.name not in staying}
         self._site = site
+        self._seen |= dict.fromkeys(site.sources, site)
         self._take_up(changed)
         log.info("configuration taken up: %s", changed)
+
+    def _change_to(self, site: Site) -> Change:
+        """How to come there; raises ``ConfigError`` where that is not possible now."""
+        ended = [source for source in self._gauges.heads if not self._is_open(source)]
+        annotated = {f"{plan.ANNOTATOR}/{source}" for source in ended}
+        return change(
+            self._site,
+            site,
+            waiting=[source for source, head in self._gauges.heads.items() if head.waits],
+            ending=[
+                p.spec.name for p in self._processes if not p.ended and p.spec.name in annotated | set(self._leaving)
+            ],
+            ended=ended,
+            seen=self._seen,
+        )
 
     def _take_up(self, changed: Change) -> None:
         by_name = {process.spec.name: process for process in self._processes}
@@ -316,6 +344,8 @@ class Supervisor:
             self._end_capture(process)
         for spec in changed.again:
             by_name[spec.name].begin_again(spec)
+            if spec.job == plan.CAPTURE:
+                self._anew.add(spec.name)
         for spec in changed.told:
             if by_name[spec.name].ended:
                 by_name[spec.name].begin_again(spec)

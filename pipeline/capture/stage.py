@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 class CaptureStage:
     """Reads, holds back what must wait (for its time or for room), copies once, hides what is private, publishes.
 
-    A restarted capture goes on with the frame behind the last published one, on the same clock.
+    A restarted capture goes on with the frame behind the last published one, on the same clock; a source that has
+    changed or come back begins at its own beginning.
     """
 
     wakers: Sequence[Any] = ()
@@ -63,9 +64,12 @@ class CaptureStage:
         self._writer = Writer(self._head, lossless=self._source.pacing == "lossless")
         self._head.expected_frames = self._source.expected_frames
         self._start_wall_ns = self._head.start_wall_ns(self._source.start_wall_ns or self._wall_clock_ns())
-        if self._head.next_seq and self._source.pacing != "live":
+        published = self._head.next_seq - self._head.first_seq_here
+        if published and self._source.pacing != "live":
             log.info("%s goes on at frame %d", self.name, self._head.next_seq)
-            self._source.seek(self._head.next_seq, self._writer.last_time_s())
+            # a source that has changed has been put behind the one before, and has times of its own
+            last_s = None if self._head.first_seq_here else self._writer.last_time_s()
+            self._source.seek(published, last_s)
 
     def stop(self) -> None:
         self._stopping = True

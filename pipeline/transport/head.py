@@ -25,6 +25,7 @@ _READER_WORD = 16
 """From here on two words a reader: how it takes part, and its position."""
 READERS_MAX = 16
 _BUSY = _READER_WORD + 2 * READERS_MAX
+_FIRST = _BUSY + 1
 _TABLE_WORD = 64
 _TABLE_ROWS, _TABLE_COLUMNS = 32, 10
 _REASON_BYTE, _TEXT_BYTES = 4096, 1024
@@ -104,9 +105,20 @@ class Head:
             _put_text(self._shared, _REASON_BYTE, reason)
             self._words[_END_SEQ] = self.next_seq
 
-    def reopen(self) -> None:
-        """Frames will follow after all."""
+    def reopen(self, readers: Sequence[tuple[str, int]]) -> None:
+        """Frames will follow after all. readers: as in ``create``; those that were given up take part again."""
+        for name, part in readers:
+            self._words[_READER_WORD + 2 * self.readers.index(name)] = part
         self._words[_END_SEQ] = -1
+
+    @property
+    def first_seq_here(self) -> int:
+        """The number of what is now the source's first frame: before it the name belonged to another film or camera."""
+        return int(self._words[_FIRST])
+
+    def begin(self) -> None:
+        """The next frame is the first one of a source that has come, come back or changed."""
+        self._words[_FIRST] = self.next_seq
 
     @property
     def waits(self) -> bool:

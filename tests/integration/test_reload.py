@@ -160,6 +160,24 @@ def test_what_cannot_be_taken_up_is_refused_as_a_whole(hall: Hall) -> None:
     assert len(told) == 2
 
 
+def test_a_source_that_has_failed_can_be_corrected(hall: Hall) -> None:
+    hall.sources["film"] = {"kind": "file", "path": "/no/such/film.mp4", "realtime": True}
+    hall.write()
+    hall.reload()
+    wait_until(lambda: hall.processes().get("capture/film", {}).get("state") == "failed", "the failure")
+    wait_until(lambda: hall.processes()["annotator/film"]["state"] == "done", "the end of its recording")
+    inference = hall.processes()["inference/all"]["pid"]
+    hall.sources["film"] = pattern()
+    hall.write()
+    hall.reload()
+    hall.until_frames("film", 5)
+    assert hall.processes()["inference/all"]["pid"] == inference
+    hall.run.signal(signal.SIGINT)
+    outcome = hall.run.finish()
+    assert outcome.report["sources"]["film"]["missing_count"] == 0
+    assert recordings(hall.program, "film")
+
+
 def test_an_unknown_source_file_is_no_end_for_the_others(hall: Hall) -> None:
     """A stage that cannot begin stops a site that begins with it, and no site that is at work."""
     hall.sources["film"] = {"kind": "file", "path": "/no/such/film.mp4", "realtime": True}
@@ -170,7 +188,7 @@ def test_an_unknown_source_file_is_no_end_for_the_others(hall: Hall) -> None:
     hall.until_frames("gate", gate + 5)
     hall.run.signal(signal.SIGINT)
     outcome = hall.run.finish()
-    assert (outcome.code, outcome.report["exit"]["reason"] is not None) == (2, True)
+    assert (outcome.code, outcome.report["exit"]["reason"] is not None) == (1, True), "2 would be for ever in a service"
 
 
 IN_TERMINAL = """

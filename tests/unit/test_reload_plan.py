@@ -142,3 +142,31 @@ def test_a_source_cannot_go_from_one_pipeline_to_another() -> None:
     values["pipelines"]["all"]["sources"] = ["gate"]
     values["pipelines"]["up"] = {"sources": ["yard"], "detector": "mask"}
     assert "hall.yaml: sources.yard: goes to another pipeline" in refusal(values)
+
+
+def test_a_source_comes_back_only_to_the_same_treatment() -> None:
+    values = hall(gate=GATE, yard=YARD)
+    values["sources"]["roof"] = ROOF
+    values["pipelines"]["up"] = {"sources": ["roof"], "detector": "mask", "rules": ["no_mask"]}
+    seen = {"roof": config.check(values, "older.yaml")}
+
+    def back(new: dict[str, Any]) -> Change:
+        return change(config.check(HALL, "old.yaml"), config.check(new, "hall.yaml"), waiting=(), ending=(), seen=seen)
+
+    assert back(values).back == ["roof"]
+    others: list[dict[str, Any]] = [{"rules": []}, {"sinks": ["log"]}, {"detect": {"max_fps": 5}}]
+    for pipeline in others:
+        other = copy.deepcopy(values)
+        other["pipelines"]["up"] |= pipeline
+        with pytest.raises(ConfigError, match="was in this run before, under other rules, zones or sinks"):
+            back(other)
+
+
+def test_a_changed_source_that_has_ended_begins_anew() -> None:
+    old, new = config.check(HALL, "old.yaml"), config.check(hall(gate=GATE, yard=ROOF), "hall.yaml")
+    plan = change(old, new, waiting=(), ending=(), ended=["yard"])
+    assert plan.back == ["yard"]
+    assert sorted(names(plan.again)) == ["annotator/yard", "capture/yard", "events"]
+    assert names(plan.told) == ["inference/all"]
+    with pytest.raises(ConfigError, match="annotator/yard is still coming to its end"):
+        change(old, new, waiting=(), ending=["annotator/yard"], ended=["yard"])

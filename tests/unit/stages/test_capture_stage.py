@@ -171,3 +171,15 @@ def test_close_is_safe_after_nothing_and_twice(head: Head) -> None:
     stage = CaptureStage("capture/gate", FakeSource([]), head, as_bell(FakeBell()))
     stage.close()
     stage.close()
+
+
+def test_what_has_taken_a_source_s_place_begins_at_its_beginning(head: Head) -> None:
+    Capture(head, film(20), "live").until_it_waits()
+    head.begin()
+    head.reopen([])
+    capture = Capture(head, film(30), "paced")
+    capture.until_it_waits()
+    assert (head.next_seq, capture.source.next) == (21, 2), "one is shown, one waits for its time"
+    again = Capture(head, film(30), "paced")
+    again.until_it_waits()
+    assert (head.next_seq, again.source.next) == (22, 3), "a restart goes on behind what was shown of it"

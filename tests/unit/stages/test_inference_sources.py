@@ -138,7 +138,7 @@ def test_a_source_that_comes_back_goes_on_without_what_ended(tmp_path: Path) -> 
     results = ResultLog.attach(tmp_path, "yard")
     assert (results.events_published, results.finished) == (1, True)
 
-    yard.head.reopen()
+    yard.head.reopen([])
     site.news.append(["gate", "yard"])
     wait_until(lambda: site.stage.step() is not None and not results.finished, "that it is taken up", 30)
     assert (results.events_published, results.published) == (1, 4)
