@@ -130,8 +130,9 @@ class Figures:
     def _save(self) -> None:
         said = {name: {"counted": s.counted, "minutes": list(s.minutes.items())} for name, s in self._sources.items()}
         new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(said))
-        new.replace(self._file)
+        with contextlib.suppress(OSError):  # where nothing fits any more, a restart forgets the hour
+            new.write_text(json.dumps(said))
+            new.replace(self._file)
 
     def _load(self, said: Any) -> None:
         for name, source in self._sources.items():

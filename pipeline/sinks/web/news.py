@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sqlite3
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from typing import Any
@@ -32,19 +31,19 @@ class News:
 
     async def watch(self) -> None:
         """Until it is cancelled."""
-        self._log_id, self._seq = await self._in_thread(self._history.position)
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
-            if loop.time() >= due_s:
-                due_s = max(due_s + SOURCES_EVERY_S, loop.time())
-                self._figures.sample()
-                if self._listeners:
-                    self._tell(message("sources", self._figures.sources()))
             try:
+                if loop.time() >= due_s:
+                    due_s = max(due_s + SOURCES_EVERY_S, loop.time())
+                    self._figures.sample()
+                    if self._listeners:
+                        self._tell(message("sources", self._figures.sources()))
                 await self._look_for_events()
-            except sqlite3.Error as error:
-                log.warning("the event log cannot be read now: %s", error)
+            except Exception as error:  # noqa: BLE001  nobody else would notice that there are no news any more
+                log.warning("no news for the page now: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(SOURCES_EVERY_S)
             await asyncio.sleep(min(EVENTS_EVERY_S, max(0.01, due_s - loop.time())))
 
     async def _look_for_events(self) -> None:
