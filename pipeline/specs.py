@@ -14,7 +14,7 @@ from pipeline import plugins
 from pipeline.areas import Area, Share
 from pipeline.schedule import Schedule
 
-DEFAULT_MODEL = "aizoo-260"
+DEFAULT_MODEL = "facemask"
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
 
