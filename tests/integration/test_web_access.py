@@ -257,14 +257,13 @@ def test_wrong_queries_are_told_what_is_right(open_page: Page, query: str) -> No
 
 @pytest.mark.parametrize("address", ["events", "clips"])
 @pytest.mark.parametrize("query", ["since=9999-01-01T00:00:00Z", "until=0002-01-01T00:00:00Z"])
-def test_times_beyond_every_log_are_told_what_is_right(tmp_path: Path, address: str, query: str) -> None:
+def test_times_beyond_every_log_are_taken(tmp_path: Path, address: str, query: str) -> None:
     page = Page(tmp_path / "state", free_port())
     with contextlib.closing(EventLog(tmp_path / "log/events.sqlite", "run-1")) as log:
         page.open(SiteView("site", {}, event_log=log.path))
         status, _, body = page.ask(f"/api/v1/{address}?{query}")
         page.sink.close()
-    assert status == 400
-    assert query.partition("=")[0] in json.loads(body)["error"]
+    assert (status, body) == (200, b"[]")
 
 
 def test_logins_in_another_form_are_refused_without_a_word_in_the_log(

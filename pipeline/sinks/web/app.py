@@ -176,14 +176,14 @@ class Pages:
         await send_video(socket, self._feeds[name], self._site.views[name])
 
     async def _events(self, request: Request) -> Response:
-        return JSONResponse(await self._in_times(self._history.events, request))
+        return JSONResponse(await self._in_thread(self._history.events, dict(request.query_params)))
 
     async def _stream(self, request: Request) -> Streaming:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "")
         return Streaming(lambda: self._news.listen(last[:64]), "text/event-stream; charset=utf-8", self._closing)
 
     async def _clips(self, request: Request) -> Response:
-        return JSONResponse(await self._in_times(self._history.clips, request))
+        return JSONResponse(await self._in_thread(self._history.clips, dict(request.query_params)))
 
     async def _evidence(self, request: Request) -> Response:
         event, kind = request.path_params["event"], request.path_params["kind"]
@@ -200,12 +200,6 @@ class Pages:
         if name not in self._site.views:
             raise HTTPException(404, f"there is no source {name[:40]!r}; there are: {', '.join(self._site.views)}")
         return name
-
-    async def _in_times(self, work: Any, request: Request) -> Any:
-        try:
-            return await self._in_thread(work, dict(request.query_params))
-        except OverflowError as error:
-            raise BadQuery("since, until: must be times of the years 1678 to 2261") from error
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
