@@ -70,6 +70,7 @@ class Supervisor:
         self._late: set[str] = set()
         self._leaving: dict[str, Site] = {}
         self._seen = dict.fromkeys(site.sources, site)
+        self._removed: set[str] = set()
         self._anew: set[str] = set()
         self._asked_to_stop = 0
         self._stop_level = 0
@@ -320,6 +321,7 @@ class Supervisor:
         self._leaving |= {p.spec.name: self._site for p in self._processes if p.spec.name not in staying}
         self._site = site
         self._seen |= dict.fromkeys(site.sources, site)
+        self._removed = (self._removed | set(changed.removed)) - set(changed.added)
         self._take_up(changed)
         log.info("configuration taken up: %s", changed)
 
@@ -363,6 +365,14 @@ class Supervisor:
         for process in [p for p in self._processes if p.ended and p.spec.name in self._leaving]:
             self._processes.remove(process)
             del self._leaving[process.spec.name]
+        for source in [source for source in self._removed if self._has_left(source)]:
+            self._removed.remove(source)
+            for pixels in self._run_dir.glob(f"{source}.g[0-9]*"):
+                pixels.unlink(missing_ok=True)
+
+    def _has_left(self, source: str) -> bool:
+        """Whether nobody has anything more to do with what came of it."""
+        return self._gauges.results[source].finished and not any(source in p.spec.sources for p in self._processes)
 
     # -- stopping
 

@@ -79,7 +79,7 @@ class Writer:
         self._first_seq = 0
         left = [int(path.suffix[2:]) for path in head.directory.glob(f"{head.source_id}.g[0-9]*")]
         self._retired = min(left, default=0)
-        if head.generation >= 0:
+        if head.generation in left:  # not where the source had left, and has come back
             self._use(SharedFile.attach(head.file(head.generation)), *head.layout(head.generation))
 
     def _use(self, shared: SharedFile, layout: Layout, slots: int) -> None:

@@ -97,6 +97,9 @@ def test_sources_come_change_go_and_come_back_and_the_others_take_no_notice(hall
     hall.reload()
     wait_until(lambda: "capture/gate" not in hall.processes(), "that the gate is gone")
     wait_until(lambda: "annotator/gate" not in hall.processes(), "that its recording is done")
+    directory = hall.run.directory()
+    assert directory is not None
+    wait_until(lambda: not list(directory.glob("gate.g*")), "that its pixels take no memory")
     assert len(recordings(hall.program, "gate")) >= 1
     assert not any(".part" in path.name for path in recordings(hall.program, "gate"))
     roof = hall.until_frames("roof", 6)

@@ -199,3 +199,14 @@ def test_torture_no_frame_is_ever_mixed_with_another(tmp_path: Path) -> None:
     assert whole > 100
     assert lapped > 0, "the test is to catch the reader in the act"
     head.close()
+
+
+def test_a_source_that_comes_back_after_its_pixels_were_removed_gets_new_ones(head: Head) -> None:
+    writer = Writer(head, lossless=True)
+    put(writer, 20)
+    writer.close()
+    head.file(0).unlink()
+    writer = Writer(head, lossless=True)
+    assert put(writer, 30) == 1
+    assert head.generation == 1
+    assert value_of(Reader(head, "inference").frame(1).image) == 30
