@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from pipeline.errors import Disconnected
 from pipeline.sinks.event_reader import EventReader
 from pipeline.sinks.schema import Answer, Ask, GapRecord
 
@@ -43,7 +44,9 @@ class ReplayServer:
         self._thread.start()
 
     def _run(self) -> None:
-        reader = EventReader(self._event_log)
+        while (reader := self._open()) is None:
+            if self._ending.wait(_POLL_S):
+                return
         try:
             while not self._ending.is_set():
                 if self._socket.poll(round(_POLL_S * 1000)):
@@ -53,6 +56,13 @@ class ReplayServer:
                     self._ending.wait(busy_s * (1 / BUSY_SHARE_MAX - 1))
         finally:
             reader.close()
+
+    def _open(self) -> EventReader | None:
+        """None while the log cannot be read."""
+        try:
+            return EventReader(self._event_log)
+        except Disconnected:
+            return None
 
     def _serve(self, reader: EventReader, frames: list[bytes]) -> None:
         """A REQ socket puts an empty frame before its message, a DEALER need not."""

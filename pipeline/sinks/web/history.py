@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Disconnected
 from pipeline.sinks.event_reader import EventReader, Gap
 
 LIMIT = 500
@@ -41,7 +41,7 @@ class History:
             return otherwise
         try:
             reader = EventReader(self._log)
-        except ConfigError:  # nothing has been logged yet
+        except (ConfigError, Disconnected):  # nothing has been logged yet, or the disk is away for a moment
             return otherwise
         try:
             return read(reader)
