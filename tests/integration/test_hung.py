@@ -60,7 +60,7 @@ def test_events_do_not_depend_on_the_speed(program: Program, short_video: Path, 
         f"""
 name: slow
 sources: {{short: {{kind: file, path: {short_video}}}}}
-detectors: {{mask: {{model: aizoo-260, in_flight: 1}}}}
+detectors: {{mask: {{model: facemask, in_flight: 1}}}}
 rules: {{no_mask: {{kind: no_mask}}}}
 sinks: {{log: {{kind: jsonl, path: events.jsonl}}}}
 pipelines: {{all: {{sources: [short], detector: mask, rules: [no_mask], sinks: [log]}}}}

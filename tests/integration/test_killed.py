@@ -125,7 +125,7 @@ def test_two_sources_recorded_into_a_directory(program: Program, short_video: Pa
         f"""
 name: entrance
 sources: {{short: {{kind: file, path: {short_video}}}, other: {{kind: file, path: {short_video}}}}}
-detectors: {{mask: {{model: aizoo-260}}}}
+detectors: {{mask: {{model: facemask}}}}
 rules: {{no_mask: {{kind: no_mask}}}}
 sinks: {{recordings: {{kind: recorder, directory: recordings}}, log: {{kind: jsonl, path: events.jsonl}}}}
 pipelines: {{all: {{sources: [short, other], detector: mask, rules: [no_mask], sinks: [recordings, log]}}}}
