@@ -21,8 +21,7 @@ import msgspec
 from pydantic import Field
 
 from pipeline.analytics.moment import Moment, rfc3339
-from pipeline.analytics.rule import RuleConfig
-from pipeline.errors import ConfigError
+from pipeline.analytics.rule import RuleConfig, class_of
 from pipeline.types import Event, FrameRef, Phase, Result, Track
 
 LOOK_S_MAX = 0.25
@@ -114,12 +113,10 @@ class BareFaces:
         worn_s: float | None = None,
     ) -> None:
         """Raises ``ConfigError`` where the model has no such label."""
-        if config.label not in labels:
-            raise ConfigError(f"rule {kind}: the model has no class {config.label!r}; it has: {', '.join(labels)}")
         self._kind = kind
         self._config = config
         self._source_id = source_id
-        self._bare_class_id = list(labels).index(config.label)
+        self._bare_class_id = class_of(kind, config.label, labels)
         self._make_id = make_id
         self._worn_s = worn_s
         self._state = _State()

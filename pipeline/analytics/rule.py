@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pydantic import Field
 
+from pipeline.errors import ConfigError
 from pipeline.plugins import PluginConfig
 from pipeline.schedule import Schedule
 from pipeline.types import Event, FrameRef, Result
@@ -20,6 +22,13 @@ class RuleConfig(PluginConfig):
 
     zones: tuple[str, ...] = Field(default=(), max_length=32)
     schedule: Schedule | None = None
+
+
+def class_of(kind: str, label: str, labels: Sequence[str]) -> int:
+    """The class that a rule of ``kind`` looks for; raises ``ConfigError`` where the model's ``labels`` lack it."""
+    if label not in labels:
+        raise ConfigError(f"rule {kind}: the model has no class {label!r}; it has: {', '.join(labels)}")
+    return list(labels).index(label)
 
 
 class Rule(Protocol):

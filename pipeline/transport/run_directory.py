@@ -145,17 +145,7 @@ def running() -> list[RunningSite]:
 
 def is_held(run_dir: Path) -> bool:
     """Whether the run in that directory still has its supervisor; what a dead one has left is not cleared away."""
-    try:
-        descriptor = os.open(run_dir.with_name(f"{run_dir.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return _is_locked(run_dir.with_name(f"{run_dir.name}.lock"), fcntl.LOCK_SH)
 
 
 def _take(lock: Path) -> int | None:
@@ -188,12 +178,17 @@ def _sweep(lock: Path) -> bool:
 
 def _in_use(directory: Path) -> bool:
     """Whether a process of a run still lives in its directory."""
+    return _is_locked(directory, fcntl.LOCK_EX)
+
+
+def _is_locked(path: Path, kind: int) -> bool:
+    """Whether somebody's lock stands in the way of one of that kind; one that is not there has none."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

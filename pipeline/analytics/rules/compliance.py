@@ -16,8 +16,7 @@ import msgspec
 from pydantic import Field, model_validator
 
 from pipeline.analytics.moment import Moment, rfc3339
-from pipeline.analytics.rule import RuleConfig
-from pipeline.errors import ConfigError
+from pipeline.analytics.rule import RuleConfig, class_of
 from pipeline.types import Event, FrameRef, Phase, Result
 from pipeline.ulid import IdFactory
 
@@ -202,6 +201,4 @@ class Compliance:
 
 def create(config: Config, source_id: str, labels: Sequence[str], id_factory: IdFactory) -> Compliance:
     """The rule for one source whose detector gives ``labels``; raises ``ConfigError`` where it lacks the label."""
-    if config.label not in labels:
-        raise ConfigError(f"rule {KIND}: the model has no class {config.label!r}; it has: {', '.join(labels)}")
-    return Compliance(config, source_id, list(labels).index(config.label), id_factory)
+    return Compliance(config, source_id, class_of(KIND, config.label, labels), id_factory)

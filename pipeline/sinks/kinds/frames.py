@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import msgspec
@@ -18,8 +17,8 @@ import zmq
 from pydantic import field_validator, model_validator
 
 from pipeline.errors import StartupError
-from pipeline.sinks import curve
-from pipeline.sinks.sink import Accepts, SinkConfig, SinkContext
+from pipeline.sinks.keyed import KeyedConfig
+from pipeline.sinks.sink import Accepts, SinkContext
 from pipeline.sinks.view import SiteView
 from pipeline.types import Result
 
@@ -35,7 +34,7 @@ _TCP = re.compile(r"tcp://(?P<host>\d{1,3}(\.\d{1,3}){3}|localhost|\[[0-9a-fA-F:
 _LOOPBACK = re.compile(r"tcp://(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):\d+")
 
 
-class Config(SinkConfig):
+class Config(KeyedConfig):
     """bind: ``tcp://127.0.0.1:PORT``. format: ``jpeg``, or pixels: ``bgr24`` (rows of B, G, R) or ``i420`` (planes).
 
     secret_key_file, client_keys: as of ``zeromq``; an address that other machines can reach demands them.
@@ -45,8 +44,6 @@ class Config(SinkConfig):
 
     bind: str = DEFAULT_ADDRESS
     format: Literal["jpeg", "bgr24", "i420"] = "jpeg"
-    secret_key_file: Path | None = None
-    client_keys: tuple[str, ...] = ()
 
     @field_validator("bind")
     @classmethod
@@ -57,29 +54,9 @@ class Config(SinkConfig):
             raise ValueError(f"{bind!r} is not an address like {DEFAULT_ADDRESS}")
         return bind
 
-    @field_validator("secret_key_file")
-    @classmethod
-    def _is_a_secret(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            curve.read_pair(path)
-        return path
-
-    @field_validator("client_keys")
-    @classmethod
-    def _are_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            curve.public_key(key)
-        return keys
-
     @model_validator(mode="after")
     def _beyond_this_machine_only_with_keys(self) -> Self:
-        if bool(self.secret_key_file) != bool(self.client_keys):
-            raise ValueError("secret_key_file and client_keys go together: who we are, and who may connect")
-        if not self.secret_key_file and not _LOOPBACK.fullmatch(self.bind):
-            raise ValueError(
-                f"{self.bind!r} can be reached from other machines, which needs keys: make them by run_pipeline.py "
-                f"keys new, name them in secret_key_file and client_keys; or use an address like {DEFAULT_ADDRESS}"
-            )
+        self.demand_keys(self.bind, loopback=_LOOPBACK.fullmatch(self.bind) is not None, like=DEFAULT_ADDRESS)
         return self
 
     def claims(self) -> frozenset[tuple[str, str]]:
@@ -111,10 +88,10 @@ class Frames:
         socket = self._socket = self._new_socket(context, zmq.XPUB)
         socket.set_hwm(QUEUED_MAX)
         socket.ipv6 = "[" in self._config.bind
-        if self._config.secret_key_file is not None:
-            keys = [curve.public_key(key) for key in self._config.client_keys]
-            self._open.callback(curve.Doorkeeper(context, keys).close)
-            curve.guard(socket, curve.read_pair(self._config.secret_key_file))
+        doorkeeper = self._config.doorkeeper(context)
+        if doorkeeper is not None:
+            self._open.callback(doorkeeper.close)
+        self._config.guard(socket)
         try:
             socket.bind(self._config.bind)
         except zmq.ZMQError as error:

@@ -14,16 +14,16 @@ import ssl
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, Disconnected
 from pipeline.sinks.event_reader import EventReader
 from pipeline.sinks.sink import Accepts, SinkConfig, SinkContext
+from pipeline.sinks.tls import CaFile
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -53,18 +53,9 @@ class Config(SinkConfig):
     username: str | None = None
     password: SecretStr | None = None
     tls: bool = False
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
     prefix: str = Field(default="", pattern=r"^[^#+\x00]*$")
     discovery_prefix: str = Field(default="homeassistant", pattern=r"^[^#+\x00]*$")
-
-    @field_validator("ca_file")
-    @classmethod
-    def _holds_certificates(cls, path: Path | None) -> Path | None:
-        try:
-            ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"{path} holds no certificates that can be read") from error
-        return path
 
 
 class Mqtt:

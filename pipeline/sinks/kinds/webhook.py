@@ -9,7 +9,6 @@ import logging
 import re
 import ssl
 import time
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from pipeline.errors import Disconnected
 from pipeline.sinks.sink import Accepts, SinkConfig, SinkContext
+from pipeline.sinks.tls import CaFile
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  a prefix is no secret
 SECRET_BYTES_MIN = 24
@@ -46,7 +46,7 @@ class Config(SinkConfig):
     secret: SecretStr | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     timeout_s: float = Field(default=10, gt=0, le=300)
-    ca_file: Path | None = None
+    ca_file: CaFile | None = None
 
     @field_validator("url")
     @classmethod
@@ -79,15 +79,6 @@ class Config(SinkConfig):
                 raise ValueError(f"the value of {name} holds a line break, another control character or one that is "
                                  "not Latin-1")  # fmt: skip
         return headers
-
-    @field_validator("ca_file")
-    @classmethod
-    def _holds_certificates(cls, path: Path | None) -> Path | None:
-        try:
-            ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"{path} holds no certificates that can be read") from error
-        return path
 
 
 class Webhook:

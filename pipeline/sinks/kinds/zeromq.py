@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -18,9 +17,10 @@ from pydantic import field_validator, model_validator
 
 from pipeline.errors import RuntimeFailure, StartupError
 from pipeline.sinks import curve
+from pipeline.sinks.keyed import KeyedConfig
 from pipeline.sinks.replay import ReplayServer
 from pipeline.sinks.schema import Position
-from pipeline.sinks.sink import Accepts, SinkConfig, SinkContext
+from pipeline.sinks.sink import Accepts, SinkContext
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
 QUEUED_EVENTS_MAX = 10_000
@@ -35,7 +35,7 @@ BIND_PATIENCE_S = 1.0
 _TCP = re.compile(r"tcp://(?P<host>[^:\[\]/]+|\[[^\]]+\]):(?P<port>\d{1,5})")
 
 
-class Config(SinkConfig):
+class Config(KeyedConfig):
     """bind: ``tcp://127.0.0.1:PORT``. replay_bind: where to ask for what was missed; by default the next port.
 
     secret_key_file, client_keys: ours, and the public keys (or their files) of those who may connect; see
@@ -46,8 +46,6 @@ class Config(SinkConfig):
 
     bind: str = DEFAULT_ADDRESS
     replay_bind: str = ""
-    secret_key_file: Path | None = None
-    client_keys: tuple[str, ...] = ()
 
     @field_validator("bind", "replay_bind")
     @classmethod
@@ -58,32 +56,12 @@ class Config(SinkConfig):
             raise ValueError(f"{bind!r} is not an address like {DEFAULT_ADDRESS}")
         return bind
 
-    @field_validator("secret_key_file")
-    @classmethod
-    def _is_a_secret(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            curve.read_pair(path)
-        return path
-
-    @field_validator("client_keys")
-    @classmethod
-    def _are_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            curve.public_key(key)
-        return keys
-
     @model_validator(mode="after")
     def _beyond_this_machine_only_with_keys(self) -> Self:
         if not self.replay_bind and int(self.bind.rpartition(":")[2]) == 65535:
             raise ValueError("replay_bind: is needed, because there is no port behind 65535")
-        if bool(self.secret_key_file) != bool(self.client_keys):
-            raise ValueError("secret_key_file and client_keys go together: who we are, and who may connect")
         for bind in (self.bind, self.replay):
-            if not self.secret_key_file and not _is_loopback(bind):
-                raise ValueError(
-                    f"{bind!r} can be reached from other machines, which needs keys: make them by run_pipeline.py keys "
-                    f"new, name them in secret_key_file and client_keys; or use an address like {DEFAULT_ADDRESS}"
-                )
+            self.demand_keys(bind, loopback=_is_loopback(bind), like=DEFAULT_ADDRESS)
         return self
 
     @property
@@ -124,9 +102,7 @@ class Publisher:
         self.close()
         self._log_id, self._told = log_id, None
         self._context = zmq.Context()
-        if self._config.client_keys:
-            keys = [curve.public_key(key) for key in self._config.client_keys]
-            self._doorkeeper = curve.Doorkeeper(self._context, keys)
+        self._doorkeeper = self._config.doorkeeper(self._context)
         self._socket = self._bound(self._context, zmq.PUB, self._config.bind)
         if self._its.event_log is not None:
             router = self._bound(self._context, zmq.ROUTER, self._config.replay)
@@ -175,8 +151,7 @@ class Publisher:
         # whoever is gone without a word is forgotten
         socket.heartbeat_ivl, socket.heartbeat_timeout = 2000, 10_000
         socket.ipv6 = "[" in address
-        if self._config.secret_key_file is not None:
-            curve.guard(socket, curve.read_pair(self._config.secret_key_file))
+        self._config.guard(socket)
         give_up_s = time.monotonic() + BIND_PATIENCE_S
         while True:
             try:
