@@ -80,6 +80,8 @@ class Supervisor:
         self._described: dict[str, object] = {}
         self._behind = False
         self._metrics: str | None = None
+        self._publishes = site.publishes
+        self._event_log: str | None = None
         self._round_s = clock()
 
     def run(self) -> Report:
@@ -89,6 +91,7 @@ class Supervisor:
             self._run_dir, self._presence = directory.path, directory.presence
             plan.prepare(self._site, directory.path)
             self._directory = directory
+            self._note_site()
             self._gauges = stack.enter_context(closing(Gauges(self._site.sources, directory.path)))
             for head in self._gauges.heads.values():
                 head.held = True
@@ -115,6 +118,11 @@ class Supervisor:
             self._metrics = server.address
             log.info("metrics: %s/metrics, /healthz and /readyz", server.address)
 
+    def _note_site(self) -> None:
+        """What only another site changes, so that no round works it out again."""
+        self._publishes = self._site.publishes
+        self._event_log = plan.shown_event_log(self._site, self._run_dir)
+
     def _describe(self) -> None:
         """What other shells may know of this run, written whenever it has changed; nothing in it is a secret."""
         description = {
@@ -123,9 +131,9 @@ class Supervisor:
             "run_id": self._run_id,
             "stages": [process.spec.name for process in self._processes],
             "processes": [msgspec.to_builtins(process.entry) for process in self._processes],
-            "publishes": self._site.publishes,
+            "publishes": self._publishes,
             "metrics": self._metrics,
-            "event_log": plan.shown_event_log(self._site, self._run_dir),
+            "event_log": self._event_log,
         }
         if description != self._described:
             try:
@@ -320,6 +328,7 @@ class Supervisor:
         staying = {spec.name for spec in plan.stages(site)}
         self._leaving |= {p.spec.name: self._site for p in self._processes if p.spec.name not in staying}
         self._site = site
+        self._note_site()
         self._seen |= dict.fromkeys(site.sources, site)
         self._removed = (self._removed | set(changed.removed)) - set(changed.added)
         self._take_up(changed)
