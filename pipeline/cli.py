@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import __version__
-from pipeline import cli_models as models
-from pipeline.commands import bench, detect, doctor, evaluate, events, keys, password, run, status
+from pipeline.commands import bench, detect, doctor, evaluate, events, keys, models, password, run, status
 from pipeline.commands.conceal import conceal
 from pipeline.errors import EXIT_FAILED, EXIT_INTERRUPTED, PipelineError
 

@@ -121,7 +121,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_nothing_loads_a_framework_but_the_backend_that_uses_it(tmp_path: Path) -> None:
     listing = "from pipeline import plugins; assert plugins.kinds('backend')"
-    plugs = "\n".join(["import pipeline.inference.detector, pipeline.cli_models", listing])
+    plugs = "\n".join(["import pipeline.inference.detector, pipeline.commands.models", listing])
     configs = "for kind in plugins.kinds('backend'): plugins.load('backend', kind).config()"
     assert loaded_by(f"{plugs}\n{configs}") == set()
     card = write_model(tmp_path)

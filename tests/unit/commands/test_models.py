@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli_models, resources
+from pipeline import resources
+from pipeline.commands import models
 from pipeline.errors import ConfigError, StartupError
 from tests.shared_data import shared
 from tests.unit.inference.tiny_model import make_onnx, write_model
@@ -22,7 +23,7 @@ def _only_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
-    cli_models.add_parser(parser.add_subparsers())
+    models.add_parser(parser.add_subparsers())
     options = parser.parse_args(["models", *arguments])
     code: int = options.main(options)
     return code
@@ -30,13 +31,13 @@ def run(*arguments: str) -> int:
 
 def test_list_tells_where_weights_are_and_how_to_get_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list", "--json") == 0
-    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
-    assert {"tiny", "aizoo-260", "aizoo-360"} <= models.keys()
-    assert models["tiny"]["runtimes"]["onnxruntime"]["here"] is True
-    assert models["tiny"]["get"] is None
-    assert models["aizoo-260"]["runtimes"]["opencv_dnn"]["here"] is False
-    assert models["aizoo-260"]["get"] == "run_pipeline.py models fetch aizoo-260"
-    assert models["aizoo-260"]["licence"].startswith("MIT")
+    listed = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert {"tiny", "aizoo-260", "aizoo-360"} <= listed.keys()
+    assert listed["tiny"]["runtimes"]["onnxruntime"]["here"] is True
+    assert listed["tiny"]["get"] is None
+    assert listed["aizoo-260"]["runtimes"]["opencv_dnn"]["here"] is False
+    assert listed["aizoo-260"]["get"] == "run_pipeline.py models fetch aizoo-260"
+    assert listed["aizoo-260"]["licence"].startswith("MIT")
     assert run("list") == 0
     text = capsys.readouterr().out
     assert f"onnxruntime     {tmp_path / 'models' / 'tiny'}" in text
