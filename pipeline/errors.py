@@ -13,7 +13,20 @@ from __future__ import annotations
 
 import re
 
-_LOGIN = re.compile(r"(?<=:/)/?(?P<secret>[^\s/]\S*)@")
+_LOGIN = re.compile(
+    r"""(?i)(?<=:/)/?(?P<secret>
+        (?!\[[\da-f:.%]+\])                                 # [::1] is a host
+        (?: (?!                                             # and so is what has a port: camera:554/one, camera.lan:554
+                [^\s:/]*:\d{1,5}(?:[/?\#'",;)>]|[.:]?$|[.:]\s)
+              | (?:localhost|[^\s:/.]+\.[^\s:/]+):\d{1,5}\s
+            )
+            [^/:?\#'"<>(),;\n]*:(?!\s)(?:(?!://).)*(?=@\S|@$)  # user:password with blanks, before the next address
+          | (?!/)[^\s:]*:\S*                                # user:password with anything else
+          | [^\s/?\#]+                                      # a user alone
+        ))@""",
+    re.VERBOSE,
+)
+"""A password may hold anything, also ``@``, ``/`` and blanks: where a text can be read in two ways, it is a login."""
 _PARAMETER = re.compile(r"(?i)\b(?:password|passwd|pwd|passphrase|token|secret)=(?P<secret>[^\s&;,/'\"]+)")
 
 EXIT_DONE = 0
