@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import FrameExpired
 from pipeline.transport.changes import CHANGE_WORDS, CHANGES, Changes, SourceStatus
-from pipeline.transport.shared import WORD, SharedFile
+from pipeline.transport.shared import TEXT_BYTES, WORD, SharedFile
 from pipeline.types import FrameRef, Layout, Matrix
 
 _NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
@@ -28,8 +28,8 @@ _BUSY = _READER_WORD + 2 * READERS_MAX
 _FIRST = _BUSY + 1
 _TABLE_WORD = 64
 _TABLE_ROWS, _TABLE_COLUMNS = 32, 10
-_REASON_BYTE, _TEXT_BYTES = 4096, 1024
-_NAMES_BYTE = _REASON_BYTE + _TEXT_BYTES
+_REASON_BYTE = 4096
+_NAMES_BYTE = _REASON_BYTE + TEXT_BYTES
 _FRAMES_WORD = 8192 // WORD
 FRAMES, _FRAME_WORDS = 1024, 4
 """The clocks of this many newest frames are kept, longer than their pixels: also an expired frame has its place in
@@ -53,7 +53,7 @@ class Head:
         self._times = shared.floats(_FRAMES_WORD, FRAMES * _FRAME_WORDS).reshape(FRAMES, _FRAME_WORDS)[:, _TIME]
         rows = shared.words[_CHANGES_WORD : _CHANGES_WORD + CHANGES * CHANGE_WORDS]
         self.changes = Changes(shared.words[_CHANGES : _CHANGES + 1], rows)
-        names = json.loads(_get_text(shared, _NAMES_BYTE))
+        names = json.loads(shared.text(_NAMES_BYTE))
         self.source_id: str = names["source"]
         self.readers: list[str] = names["readers"]
 
@@ -69,7 +69,7 @@ class Head:
         for index, (_, part) in enumerate(readers):
             words[_READER_WORD + 2 * index] = part
         names = {"source": source_id, "readers": [name for name, _ in readers]}
-        _put_text(shared, _NAMES_BYTE, json.dumps(names))
+        shared.put_text(_NAMES_BYTE, json.dumps(names))
         return cls(shared)
 
     @classmethod
@@ -97,12 +97,12 @@ class Head:
 
     @property
     def end_reason(self) -> str:
-        return _get_text(self._shared, _REASON_BYTE)
+        return self._shared.text(_REASON_BYTE)
 
     def end(self, reason: str) -> None:
         """Says that no frame will follow those published; the first to say so is believed."""
         if self.end_seq is None:
-            _put_text(self._shared, _REASON_BYTE, reason)
+            self._shared.put_text(_REASON_BYTE, reason)
             self._words[_END_SEQ] = self.next_seq
 
     def reopen(self, readers: Sequence[tuple[str, int]]) -> None:
@@ -179,8 +179,9 @@ class Head:
         self._times[seq % FRAMES] = time_s
 
     def damaged(self, seq: int) -> bool:
-        """Whether frame ``seq``, one of the newest 1024, is known to be damaged: recorded, but not looked at."""
-        return bool(self._frames[seq % FRAMES][_DAMAGED])
+        """Whether frame ``seq`` is known to be damaged: recorded, but not looked at. Of the newest 1024 alone it is."""
+        noted = bool(self._frames[seq % FRAMES][_DAMAGED])
+        return noted and self.next_seq < seq + FRAMES
 
     @property
     def status(self) -> SourceStatus | None:
@@ -297,13 +298,3 @@ class Head:
         self.changes = Changes(np.zeros(1, np.int64), np.zeros(CHANGES * CHANGE_WORDS, np.int64))
         self._times = np.empty(0)
         self._shared.close()
-
-
-def _put_text(shared: SharedFile, first_byte: int, text: str) -> None:
-    raw = text.encode()[: _TEXT_BYTES - 1]
-    shared.data[first_byte : first_byte + len(raw) + 1] = np.frombuffer(raw + b"\0", np.uint8)
-
-
-def _get_text(shared: SharedFile, first_byte: int) -> str:
-    raw = shared.data[first_byte : first_byte + _TEXT_BYTES].tobytes()
-    return raw[: raw.index(b"\0")].decode(errors="replace")

@@ -23,6 +23,8 @@ from pipeline.errors import StartupError
 PAGE = mmap.PAGESIZE
 MAGIC = 0x4653_4D50_4950_0001
 WORD = 8
+TEXT_BYTES = 1024
+"""Room for one text, which ends with a zero byte; a longer one is cut."""
 ORDERED = platform.machine().lower() in ("x86_64", "amd64")
 NOT_ORDERED = f"this program needs an x86-64 processor: {platform.machine()} does not keep stores in order"
 
@@ -85,6 +87,15 @@ class SharedFile:
     def floats(self, first_word: int, count: int) -> NDArray[np.float64]:
         """``count`` words from ``first_word`` on, read as float64."""
         return self.words[first_word : first_word + count].view(np.float64)
+
+    def put_text(self, first_byte: int, text: str) -> None:
+        raw = text.encode()[: TEXT_BYTES - 1] + b"\0"
+        self.data[first_byte : first_byte + len(raw)] = np.frombuffer(raw, np.uint8)
+
+    def text(self, first_byte: int) -> str:
+        """What ``put_text`` put there, empty before that."""
+        raw = self.data[first_byte : first_byte + TEXT_BYTES].tobytes()
+        return raw[: raw.index(b"\0")].decode(errors="replace")
 
     def close(self) -> None:
         """Lets go of this object's views. The mapping itself ends with the last view that somebody else still holds."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.inference.schedule import Pace, StillScene
-from pipeline.transport.head import Head
+from pipeline.transport.head import FRAMES, Head
 from pipeline.transport.results import ResultLog, latency_quantiles_ms
 from pipeline.transport.ring import Writer
 from pipeline.types import FrameRef, Layout, Result, Track
@@ -183,6 +183,18 @@ def test_a_damaged_frame_is_not_looked_at_and_does_not_count_as_a_look(directory
     assert inference.detector.shown == [1, 7, 10]
     wanted = {0: "corrupt", 5: "corrupt", 6: "corrupt", 11: "corrupt", 1: None, 7: None, 10: None}
     assert inference.reasons() == [wanted.get(n, "rate") for n in range(12)]
+    inference.stage.close()
+
+
+def test_a_frame_whose_record_is_forgotten_is_not_taken_for_a_damaged_one(directory: Path) -> None:
+    """A newer one stands in its place."""
+    writer = writer_in(directory, lossless=False)
+    for seq in range(FRAMES + 20):
+        grey(20, LAYOUT).copy_to(writer.claim(LAYOUT))
+        writer.publish(time_s=seq / 25, captured_ns=seq, wall_ns=seq, corrupt=seq == FRAMES + 10)
+    inference = Inference(directory, pace=Pace())
+    inference.until_all()
+    assert inference.results.skipped == {"overload": FRAMES + 18, "corrupt": 1}
     inference.stage.close()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.transport.changes import CHANGES
-from pipeline.transport.head import LOSSLESS, Head
+from pipeline.transport.head import FRAMES, LOSSLESS, Head
 
 
 @pytest.fixture
@@ -54,5 +54,7 @@ def test_an_origin_and_damage_are_kept(head: Head) -> None:
     head.put_clocks(0, time_s=0, captured_ns=1, wall_ns=1, damaged=True)
     head.put_clocks(1, time_s=1, captured_ns=1, wall_ns=1)
     assert (head.damaged(0), head.damaged(1)) == (True, False)
+    head.next_seq = FRAMES
+    assert not head.damaged(0), "its place is the next frame's"
     head.count_loss()
     assert head.losses == 1
