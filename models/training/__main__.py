@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--teacher", type=Path, help="model360_state.npz: what only it sees is ignored")
     sub.add_argument("--sets", nargs="+", default=list(data.SETS))
     sub.add_argument("--apart-from", type=Path, nargs="*", default=[], help="COCO sets to hold no near-duplicate of")
+    sub.add_argument("--share", type=float, default=1.0, help="of every set's pictures, for a learning curve")
     sub.add_argument("--start", type=Path, help="checkpoint to begin with")
     plan = train.Plan()
     sub.add_argument("--steps", type=int, default=plan.steps)
@@ -81,6 +82,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     logging.info("%d pictures, %d left out as near-duplicates", len(samples), everything - len(samples))
     data.refine(samples, TOWARDS)
     kept, held = data.split(samples)
+    kept = data.share(kept, arguments.share)
     plan = train.Plan(steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, seed=arguments.seed,
                       calm=arguments.calm, workers=arguments.workers)  # fmt: skip
     architecture = Architecture(width=arguments.width, height=arguments.height)

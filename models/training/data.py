@@ -173,11 +173,25 @@ def refine(samples: list[Sample], towards: dict[str, float]) -> None:
             sample.labels = np.concatenate([sample.labels, np.full(len(extra), IGNORE, np.int64)])
 
 
+def by_hash(samples: list[Sample], name: str) -> list[Sample]:
+    """Those of one set, in an order that has to do with nothing."""
+    return sorted((s for s in samples if s.set == name), key=lambda s: hashlib.sha256(s.file.encode()).hexdigest())
+
+
 def split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """(to train on, held out): the same pictures every time, by the hash of their names."""
     held: set[tuple[str, str]] = set()
     for name, count in HELD_OUT.items():
-        files = sorted((s.file for s in samples if s.set == name), key=lambda f: hashlib.sha256(f.encode()).hexdigest())
-        held |= {(name, file) for file in files[: min(count, len(files) // 4)]}
+        ordered = by_hash(samples, name)
+        held |= {(name, s.file) for s in ordered[: min(count, len(ordered) // 4)]}
     kept = [s for s in samples if (s.set, s.file) not in held]
     return kept, [s for s in samples if (s.set, s.file) in held]
+
+
+def share(samples: list[Sample], part: float) -> list[Sample]:
+    """``part`` of every set, the same pictures every time; a smaller part is contained in a larger one."""
+    chosen: set[tuple[str, str]] = set()
+    for name in {s.set for s in samples}:
+        ordered = by_hash(samples, name)
+        chosen |= {(name, s.file) for s in ordered[: max(1, round(part * len(ordered)))]}
+    return [s for s in samples if (s.set, s.file) in chosen]

@@ -147,3 +147,10 @@ def test_average_precision_by_hand() -> None:
     assert whole.average_precision() == pytest.approx(0.5 + 0.5 * 2 / 3)
     assert whole.best_threshold() == pytest.approx(0.9)
     assert boxes.curve([truth], [found[:1]], 0).average_precision() == pytest.approx(0.5)
+
+
+def test_a_smaller_share_lies_in_a_larger_one_and_every_set_is_in_it(samples: list[data.Sample]) -> None:
+    files = {part: [(s.set, s.file) for s in data.share(samples, part)] for part in (0.25, 0.5, 1.0)}
+    assert files[1.0] == [(s.set, s.file) for s in samples]
+    assert set(files[0.25]) < set(files[0.5]) < set(files[1.0])
+    assert {name for name, _ in files[0.25]} == {s.set for s in samples}
