@@ -8,6 +8,7 @@ for.
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 
 import zmq
@@ -19,6 +20,8 @@ from pipeline.types import Health
 IPC_PATH_MAX = 107
 RINGS_MAX = 1000
 """ZeroMQ looks only every millisecond or so which rings have been taken; with room for fewer, quick rings get lost."""
+
+log = logging.getLogger(__name__)
 
 
 def ipc(path: Path) -> str:
@@ -91,14 +94,14 @@ class HealthSender:
 
 
 class HealthReceiver:
-    """The supervisor's end; malformed messages are counted and thrown away."""
+    """The supervisor's end; malformed messages are thrown away and told, ever more rarely the more there are."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
         self.socket = context.socket(zmq.PULL)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
         self.socket.bind(ipc(path))
-        self.malformed = 0
+        self._malformed = 0
 
     def take(self) -> list[Health]:
         """Everything that has arrived."""
@@ -110,8 +113,10 @@ class HealthReceiver:
                 return messages
             try:
                 messages.append(wire.decode_health(raw))
-            except wire.MalformedError:
-                self.malformed += 1
+            except wire.MalformedError as error:
+                self._malformed += 1
+                if self._malformed.bit_count() == 1:  # the first, second, fourth, eighth …
+                    log.warning("%d health messages are none that this version knows: %s", self._malformed, error)
 
     def close(self) -> None:
         self.socket.close()
