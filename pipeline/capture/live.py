@@ -23,7 +23,7 @@ from pipeline.capture.convert import Converter
 from pipeline.capture.decode import ffmpeg_messages, only_video, reason_of
 from pipeline.capture.source import Pacing, SourceLost
 from pipeline.capture.tap import PacketTap
-from pipeline.errors import ConfigError, without_credentials
+from pipeline.errors import ConfigError, StartupError, without_credentials
 from pipeline.types import Picture, SourceReason
 
 PICTURELESS_S = 30.0
@@ -84,7 +84,7 @@ class LiveVideo:
     def __init__(
         self, target: str, name: str, *, stall_s: float, format_: str | None, options: Mapping[str, str]
     ) -> None:
-        """Raises ``SourceLost``, whose text speaks of ``name``."""
+        """Raises ``SourceLost``, whose text speaks of ``name``; ``StartupError`` where FFmpeg lacks the protocol."""
         self._name = name
         self._stall_s = stall_s
         self._stack = ExitStack()
@@ -115,6 +115,8 @@ class LiveVideo:
             container = av.open(
                 target, format=format_, options=dict(options), timeout=self._stall_s, metadata_errors="replace"
             )
+        except av.error.ProtocolNotFoundError:
+            raise StartupError(f"{self._name}: the FFmpeg that is installed here has no such protocol") from None
         except FFmpegError as error:
             raise self._lost(error) from None  # FFmpeg's own error holds the address and with it the password
         self._stack.callback(container.close)
@@ -146,7 +148,7 @@ class LiveVideo:
             except StopIteration:
                 raise SourceLost(f"{self._name} has ended", "ended") from None
             except FFmpegError as error:
-                raise self._lost(error) from None
+                raise self._lost(error, connected=True) from None
             now_s = time.monotonic()
             self._waited_s += now_s - asked_s
             self._idle_s += now_s - asked_s
@@ -219,9 +221,11 @@ class LiveVideo:
             self._tap.picture(stamp_s, time_s, image.layout)
         return Picture(image, time_s, damaged)
 
-    def _lost(self, error: FFmpegError) -> SourceLost:
+    def _lost(self, error: FFmpegError, *, connected: bool = False) -> SourceLost:
         said = next((text.strip() for level, _, text in self._messages if level <= av.logging.ERROR), "")
         late = time.monotonic() - self.heard_s >= self._stall_s
+        if connected and not late and error.errno == errno.EIO:
+            return SourceLost(f"{self._name} has ended", "ended")
         reason = "timeout" if late else reason_for(error, said)
         text = f"nothing has come for {self._stall_s:g} s" if late else reason_of(error)
         if said and reason in ("failed", "not video", "unreachable"):
@@ -260,7 +264,7 @@ class LiveFeed(ABC):
 
     @abstractmethod
     def connect(self) -> LiveVideo:
-        """Raises ``SourceLost``."""
+        """Raises ``SourceLost`` or ``StartupError``."""
 
     def open(self) -> None:
         self.close()

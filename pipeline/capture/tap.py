@@ -117,6 +117,8 @@ class PacketTap:
         self._pictures += 1
         if self._offset_s is None and self._pictures >= (SETTLED if self._live else 1):
             self._offset_s, self._layout = self._newest_offset_s, layout
+            if not all(self._size):  # a stream that is joined between key frames does not say it at once
+                self._size = layout.width, layout.height
             self._write_waiting()
 
     def _write_waiting(self) -> None:

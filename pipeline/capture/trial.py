@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pipeline.capture.live import LiveFeed, LiveVideo
 from pipeline.capture.source import SourceLost
+from pipeline.errors import StartupError
 from pipeline.types import Layout
 
 STEPS = ("resolve", "connect", "authenticate", "describe", "first packet", "first frame", "rate")
@@ -47,6 +48,9 @@ def try_source(source: LiveFeed, url: str | None) -> Iterator[Step]:
     began_s = time.monotonic()
     try:
         video = source.connect()
+    except StartupError as error:
+        yield Step("describe", False, str(error))
+        return
     except SourceLost as error:
         yield _failed("authenticate" if error.reason == "unauthorised" else "describe", error)
         return

@@ -17,10 +17,13 @@ from pipeline.plugins import PluginConfig
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp")
 _NETWORK_ONLY = "rtsp,rtsps,rtp,rtmp,rtmps,rtmpt,rtmpts,http,https,httpproxy,hls,crypto,tcp,tls,udp,srt"
 """What an address, or a playlist behind it, may make FFmpeg open: never a file of this machine."""
+_ANALYSED_US = 500_000
+"""So much video FFmpeg looks at before it begins, where the protocol does not say which streams there are."""
 
 
 class Config(PluginConfig):
-    """url: ``rtsp://camera/stream1``; also rtsps, http(s) (MJPEG, HLS), rtmp, srt. transport: RTSP's.
+    """url: ``rtsp://camera/stream1``; also rtsps, http(s) (MJPEG, HLS), rtmp, MPEG-TS by udp or rtp, and srt where
+    FFmpeg has it. transport: RTSP's.
 
     login_env: the environment variable, login_file: the file that holds ``user:password``, so that neither this file
     nor the process list does; the file is read again at every attempt. stall_s: without a packet for so long it is
@@ -77,6 +80,8 @@ class RtspSource(LiveFeed):
         options = {"protocol_whitelist": _NETWORK_ONLY, "fpsprobesize": "0"}
         if urlsplit(url).scheme in ("rtsp", "rtsps"):
             options |= {"rtsp_transport": self._config.transport, "allowed_media_types": "video"}
+        else:
+            options["analyzeduration"] = str(_ANALYSED_US)
         return LiveVideo(url, without_credentials(url), stall_s=self.stall_s, format_=None, options=options)
 
     @property

@@ -1,0 +1,254 @@
+"""Live video by RTMP and by MPEG-TS in datagrams: read from a real sender, lost with it, and there again with it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import pytest
+
+from pipeline.capture.source import SourceLost
+from pipeline.capture.sources.rtsp import Config, RtspSource, create
+from pipeline.errors import StartupError
+from tests.cameras import await_frames, await_state, check_recorded, gaps, outages, recordings, site
+from tests.numbered import number_in, write_numbered
+from tests.rtsp_server import film
+from tests.runs import Program, free_port, wait_until
+
+COUNT, GOP = 75, 25
+NUMBERS_MAX = 250
+"""More pictures than any of these senders shows before the end that is waited for."""
+
+
+def source_at(url: str, stall_s: float = 5.0) -> RtspSource:
+    return create(Config.model_validate({"url": url, "stall_s": stall_s}), "gate")
+
+
+def await_open(source: RtspSource) -> None:
+    """Tries until somebody answers, as a capture does."""
+
+    def answers() -> bool:
+        try:
+            source.open()
+        except SourceLost:
+            return False
+        return True
+
+    wait_until(answers, "somebody who answers")
+
+
+def numbers_until_lost(source: RtspSource) -> tuple[list[int], SourceLost]:
+    numbers: list[int] = []
+    try:
+        while len(numbers) < NUMBERS_MAX:
+            numbers.append(number_in(source.read().image.y))
+    except SourceLost as lost:
+        return numbers, lost
+    finally:
+        source.close()
+    raise AssertionError("it was not lost")
+
+
+# -- RTMP
+
+
+@contextlib.contextmanager
+def rtmp_server(path: Path, url: str, *how: str) -> Iterator[subprocess.Popen[bytes]]:
+    """FFmpeg's own RTMP server: shows a film, at its own speed, to the first who comes, and ends with it."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("needs an RTMP server (ffmpeg); install: apt-get install ffmpeg")
+    quiet = ["-nostdin", "-loglevel", "quiet"]
+    shown = [*how, "-re", "-i", str(path), "-c", "copy", "-f", "flv", "-listen", "1", url]
+    with subprocess.Popen([ffmpeg, *quiet, *shown]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def rtmp_url() -> str:
+    return f"rtmp://127.0.0.1:{free_port()}/live/one"
+
+
+def test_rtmp_is_read_whole_lost_with_its_server_and_read_again(tmp_path: Path, rtmp_url: str) -> None:
+    source = source_at(rtmp_url)
+    for first in (0, COUNT):
+        with pytest.raises(SourceLost) as caught:
+            source.open()
+        assert caught.value.reason == "refused"
+        path = write_numbered(tmp_path / f"{first}.mp4", COUNT, first=first, options={"tune": "zerolatency"})
+        with rtmp_server(path, rtmp_url):
+            await_open(source)
+            numbers, lost = numbers_until_lost(source)
+        assert numbers == list(range(first, first + COUNT))
+        assert (lost.reason, str(lost)) == ("ended", f"{rtmp_url} has ended")
+
+
+def test_an_rtmp_server_that_hangs_is_left_in_time(tmp_path: Path, rtmp_url: str) -> None:
+    source = source_at(rtmp_url, stall_s=1)
+    path = write_numbered(tmp_path / "film.mp4", COUNT, options={"tune": "zerolatency"})
+    with rtmp_server(path, rtmp_url, "-stream_loop", "-1") as process:
+        await_open(source)
+        source.read()
+        process.send_signal(signal.SIGSTOP)
+        began_s = time.monotonic()
+        numbers, lost = numbers_until_lost(source)
+        assert lost.reason == "timeout"
+        assert time.monotonic() - began_s < 10
+        assert gaps([0, *numbers], COUNT) == 0
+
+
+def test_a_site_with_an_rtmp_camera_goes_on_behind_its_death(bare_program: Program, rtmp_url: str) -> None:
+    path = film(bare_program.cwd / "one.mp4", 1)
+    run = bare_program.start("run", "--json", site(bare_program.cwd, {"gate": {"url": rtmp_url}}))
+    with run.head("gate") as head:
+        with rtmp_server(path, rtmp_url, "-stream_loop", "-1"):
+            live = await_state(head, "live")
+            await_frames(head, 30)
+        lost = await_state(head, "backing_off", after=live.number)
+        assert lost.reason == "ended"
+        with rtmp_server(path, rtmp_url, "-stream_loop", "-1"):
+            await_state(head, "live", after=lost.number)
+            await_frames(head, 30)
+            run.signal(signal.SIGINT)
+            outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert outages(bare_program.cwd)[-2:] == [("source_lost", "ended"), ("source_live", None)]
+    [recording] = recordings(bare_program.cwd)
+    numbers = check_recorded(recording, 1)
+    assert len(numbers) == outcome.report["frames"]["decoded"] >= 60
+    assert gaps(numbers, 100) <= 1
+
+
+# -- MPEG-TS in datagrams
+
+
+class Datagrams:
+    """Sends what is written to it in datagrams of seven TS packets, for ``rtp`` with RTP's header; those whose numbers
+    are in ``lost`` get lost on the way.
+    """
+
+    def __init__(self, port: int, *, rtp: bool) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._where = ("127.0.0.1", port)
+        self._rtp = rtp
+        self._number = 0
+        self.lose_next = 0
+
+    def write(self, data: bytes) -> int:
+        for start in range(0, len(data), 7 * 188):
+            self._number += 1
+            if self.lose_next:
+                self.lose_next -= 1
+                continue
+            ticks = round(time.monotonic() * 90_000) & 0xFFFFFFFF
+            header = struct.pack(">BBHII", 0x80, 33, self._number & 0xFFFF, ticks, 1) if self._rtp else b""
+            self._socket.sendto(header + data[start : start + 7 * 188], self._where)
+        return len(data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def sending(path: Path, port: int, *, rtp: bool = False, lossy: Collection[int] = ()) -> Iterator[None]:
+    """A film round and round at its own speed, to whoever listens there; of each packet of video whose number in the
+    film is in ``lossy`` the first datagram gets lost.
+    """
+    over = threading.Event()
+
+    def send() -> None:
+        out = Datagrams(port, rtp=rtp)
+        began_s = time.monotonic()
+        with contextlib.closing(out), av.open(str(path)) as given:
+            packets = [packet for packet in given.demux(video=0) if packet.dts is not None]
+            options = {"flush_packets": "1", "pat_period": "0.2"}
+            with av.open(cast("Any", out), "w", format="mpegts", options=options) as made:
+                stream = made.add_stream_from_template(given.streams.video[0])
+                for lap in range(1000):
+                    for number, packet in enumerate(packets):
+                        due_s = (lap * len(packets) + number) / 25
+                        if over.wait(max(0.0, began_s + due_s - time.monotonic())):
+                            return
+                        out.lose_next = int(number in lossy)
+                        copy = av.Packet(bytes(packet))
+                        copy.stream, copy.time_base, copy.is_keyframe = stream, Fraction(1, 25), packet.is_keyframe
+                        copy.pts = copy.dts = lap * len(packets) + number
+                        made.mux(copy)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def looped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_numbered(
+        tmp_path_factory.mktemp("film") / "film.mp4", COUNT, gop=GOP, options={"tune": "zerolatency", "qp": "18"}
+    )
+
+
+@pytest.mark.parametrize("scheme", ["udp", "rtp"])
+def test_mpeg_ts_in_datagrams_is_read_lost_and_read_again(looped: Path, scheme: str) -> None:
+    port = free_port()
+    source = source_at(f"{scheme}://127.0.0.1:{port}", stall_s=1)
+    with pytest.raises(SourceLost) as caught:
+        source.open()
+    assert caught.value.reason == "timeout", "nobody sends"
+    for _ in range(2):
+        with sending(looped, port, rtp=scheme == "rtp"):
+            source.open()
+            numbers = [number_in(source.read().image.y) for _ in range(40)]
+        more, lost = numbers_until_lost(source)
+        assert lost.reason == "timeout"
+        assert numbers[0] % GOP == 0, "it begins at a key frame"
+        assert gaps(numbers + more, COUNT) == 0
+
+
+def test_what_a_lost_datagram_has_damaged_is_marked(looped: Path) -> None:
+    port = free_port()
+    source = source_at(f"udp://127.0.0.1:{port}")
+    with sending(looped, port, lossy=[40]), contextlib.closing(source):
+        source.open()
+        pictures = [source.read() for _ in range(COUNT + 2 * GOP)]
+    clean = {number_in(picture.image.y) for picture in pictures if not picture.corrupt}
+    # a hole is noticed behind it, where a packet or two before it have not been handed out yet
+    assert clean - {38, 39} == {*range(38), *range(2 * GOP, COUNT)}
+
+
+# -- what this FFmpeg has not
+
+
+def test_a_protocol_that_ffmpeg_lacks_is_said_in_one_line_and_not_tried_again(bare_program: Program) -> None:
+    """PyAV's wheels come without SRT."""
+    url = f"srt://127.0.0.1:{free_port()}"
+    with pytest.raises((StartupError, SourceLost)) as caught:
+        source_at(url, stall_s=1).open()
+    if not isinstance(caught.value, StartupError):
+        pytest.skip("this FFmpeg has SRT")
+    line = f"{url}: the FFmpeg that is installed here has no such protocol"
+    assert str(caught.value) == line
+    outcome = bare_program.run("run", "--json", "--source", url)
+    assert outcome.code == 1
+    assert (outcome.report["exit"]["reason"], outcome.report["restarts"]) == (line, {})
+    assert "Traceback" not in outcome.stderr
+    tried = bare_program.run("doctor", url)
+    assert (tried.code, tried.stderr) == (1, "")
+    assert tried.stdout.splitlines()[-1].split(maxsplit=2) == ["failed", "describe", line]
