@@ -1,4 +1,4 @@
-"""The capture stage: one source's pictures into its ring."""
+"""The capture stage of a file or a test pattern: its pictures into its ring."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class CaptureStage:
         self._head.expected_frames = self._source.expected_frames
         self._start_wall_ns = self._head.start_wall_ns(self._source.start_wall_ns or self._wall_clock_ns())
         published = self._head.next_seq - self._head.first_seq_here
-        if published and self._source.pacing != "live":
+        if published:
             log.info("%s goes on at frame %d", self.name, self._head.next_seq)
             # a source that has changed has been put behind the one before, and has times of its own
             last_s = None if self._head.first_seq_here else self._writer.last_time_s()
@@ -107,8 +107,6 @@ class CaptureStage:
         assert self._writer is not None
         if self._source.pacing == "lossless":
             return 0 if self._writer.has_room(picture.image.layout) else ROOM_WAIT_S
-        if self._source.pacing == "live":
-            return 0
         if self._started_ns is None:
             self._started_ns = self._clock_ns() - round(picture.time_s * 1e9)
         return picture.time_s - (self._clock_ns() - self._started_ns) / 1e9

@@ -19,10 +19,16 @@ from tests.unit.stages.fakes import FakeBell, FakeClock, FakeSource, as_bell, fi
 class Capture:
     """One life of a capture on a ring."""
 
-    def __init__(self, head: Head, items: Iterable[Picture | PipelineError], pacing: Pacing = "lossless") -> None:
+    def __init__(
+        self,
+        head: Head,
+        items: Iterable[Picture | PipelineError],
+        pacing: Pacing = "lossless",
+        kind: type[FakeSource] = FakeSource,
+    ) -> None:
         self.clock = FakeClock()
         self.bell = FakeBell()
-        self.source = FakeSource(items, pacing)
+        self.source = kind(items, pacing)
         self.stage = CaptureStage(
             "capture/gate", self.source, head, as_bell(self.bell), clock_ns=self.clock, wall_clock_ns=self.clock
         )
@@ -33,6 +39,12 @@ class Capture:
         while (wait_s := self.stage.step()) == 0:
             pass
         return wait_s
+
+
+class Pattern(FakeSource):
+    """Cannot go back in time: it begins anew."""
+
+    def seek(self, seq: int, last_s: float | None = None) -> None: ...
 
 
 @pytest.fixture
@@ -104,12 +116,6 @@ def test_a_paced_source_holds_pictures_until_they_are_due(head: Head) -> None:
     assert not head.waits
 
 
-def test_a_live_source_is_published_as_it_comes(head: Head) -> None:
-    capture = Capture(head, film(100), "live")
-    assert capture.until_it_waits() is None
-    assert head.next_seq == 100
-
-
 def test_a_source_that_breaks_off_ends_the_stream_with_the_reason(head: Head) -> None:
     capture = Capture(head, [*film(3), SourceBroken("it breaks off")])
     with pytest.raises(SourceBroken):
@@ -137,19 +143,17 @@ def test_a_restarted_capture_goes_on_behind_the_last_frame(head: Head, tmp_path:
     reader.close()
 
 
-def test_a_live_source_that_begins_anew_goes_on_in_time(head: Head, tmp_path: Path) -> None:
-    Capture(head, film(10), "live").until_it_waits()
-    # the first end was that of its process, not of the stream
-    fresh = head_in(tmp_path)
-    capture = Capture(fresh, film(5), "live")
-    for _ in range(5):
-        capture.stage.step()
-    again = Capture(Head.attach(tmp_path, "gate"), film(5), "live")
-    again.clock.pass_s(3)
+def test_a_pattern_that_begins_anew_goes_on_in_time(head: Head, tmp_path: Path) -> None:
+    first = Capture(head, film(100), "paced", Pattern)
+    first.until_it_waits()
+    first.clock.pass_s(0.16)
+    first.until_it_waits()
+    again = Capture(Head.attach(tmp_path, "gate"), film(100), "paced", Pattern)
+    again.clock.pass_s(0.16 + 3)
     again.until_it_waits()
-    times = [fresh.ref(seq).time_s for seq in range(10)]
-    assert times == sorted(set(times))
-    assert times[5] - times[4] == pytest.approx(3, abs=0.01)
+    again.clock.pass_s(0.08)
+    again.until_it_waits()
+    assert [head.ref(seq).time_s for seq in range(8)] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16, 3.16, 3.2, 3.24])
 
 
 def test_a_change_of_size_waits_until_the_readers_have_followed_the_one_before(head: Head, tmp_path: Path) -> None:
@@ -174,12 +178,12 @@ def test_close_is_safe_after_nothing_and_twice(head: Head) -> None:
 
 
 def test_what_has_taken_a_source_s_place_begins_at_its_beginning(head: Head) -> None:
-    Capture(head, film(20), "live").until_it_waits()
+    Capture(head, film(5)).until_it_waits()
     head.begin()
     head.reopen([])
     capture = Capture(head, film(30), "paced")
     capture.until_it_waits()
-    assert (head.next_seq, capture.source.next) == (21, 2), "one is shown, one waits for its time"
+    assert (head.next_seq, capture.source.next) == (6, 2), "one is shown, one waits for its time"
     again = Capture(head, film(30), "paced")
     again.until_it_waits()
-    assert (head.next_seq, again.source.next) == (22, 3), "a restart goes on behind what was shown of it"
+    assert (head.next_seq, again.source.next) == (7, 3), "a restart goes on behind what was shown of it"
