@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from pipeline import procfs
 from pipeline.errors import FrameExpired
+from pipeline.plan import CAPTURE
 from pipeline.process import StageEntry
 from pipeline.report import QUANTILES, Gauges, SourceFigures
+from pipeline.transport.head import Head
 from pipeline.transport.results import latency_quantiles_ms
 from pipeline.transport.run_directory import description_in
 
@@ -26,7 +28,9 @@ from pipeline.transport.run_directory import description_in
 class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     """One source now. Counts are of the whole run; rates are since the report before, None in the first.
 
-    state, reason: as ``SourceStatus``; since_s: for how long. newest_s: age of the newest frame. skipped: by cause.
+    state, reason: as ``SourceStatus``, unless its capture does not run: then ``backing_off`` where that waits for its
+    next start, else ``connecting``, and why it was started again. since_s: for how long, where that is known.
+    newest_s: age of the newest frame. skipped: by cause.
     losses: how often it was live and then lost; reconnects: how often it came back from that. latency_ms: capture to
     result; begun_ms: age of a frame when a look at it begins.
     """
@@ -97,7 +101,7 @@ class Monitor:
         stages = {
             entry.name: self._stage(entry) for entry in msgspec.convert(description["processes"], list[StageEntry])
         }
-        names = [name.partition("/")[2] for name in stages if name.startswith("capture/")]
+        names = [name.partition("/")[2] for name in stages if name.startswith(f"{CAPTURE}/")]
         gauges = self._attached(description["run_id"], names)
         return SiteReport(
             name=description["name"],
@@ -105,7 +109,10 @@ class Monitor:
             pid=description["pid"],
             ready=all(stage.state in ("running", "done") for stage in stages.values()),
             failed=[name for name, stage in stages.items() if stage.state == "failed"],
-            sources={source: self._source(gauges, source, figures) for source, figures in gauges.read().items()},
+            sources={
+                source: self._source(gauges, source, figures, stages[f"{CAPTURE}/{source}"])
+                for source, figures in gauges.read().items()
+            },
             stages=stages,
         )
 
@@ -127,7 +134,7 @@ class Monitor:
             self._gauges = Gauges(sources, self._run_dir)
         return self._gauges
 
-    def _source(self, gauges: Gauges, source: str, figures: SourceFigures) -> SourceReport:
+    def _source(self, gauges: Gauges, source: str, figures: SourceFigures, capture: StageReport) -> SourceReport:
         head, results = gauges.heads[source], gauges.results[source]
         now_ns = self._clock_ns()
         before = self._counts.get(source)
@@ -137,7 +144,7 @@ class Monitor:
         with contextlib.suppress(FrameExpired):
             if figures.decoded:
                 newest_s = (now_ns - head.ref(figures.decoded - 1).captured_ns) / 1e9
-        state, reason, changed_s = _state(gauges, source, now_ns)
+        state, reason, changed_s = _state(head, capture, now_ns)
         return SourceReport(
             state=state,
             reason=reason,
@@ -155,7 +162,7 @@ class Monitor:
             faces_no_mask=figures.faces_no_mask,
             events=figures.events,
             losses=head.losses,
-            reconnects=head.losses - int(head.losses > 0 and state not in ("live", "ended")),
+            reconnects=_reconnects(head),
             latency_ms=_quantiles(results.latency_counts),
             begun_ms=_quantiles(results.age_counts),
         )
@@ -190,15 +197,21 @@ class Monitor:
             self._gauges = None
 
 
-def _state(gauges: Gauges, source: str, now_ns: int) -> tuple[str, str, float | None]:
+def _state(head: Head, capture: StageReport, now_ns: int) -> tuple[str, str, float | None]:
     """How a source stands, why, and for how many seconds; a file says so only by its frames and its end."""
-    head = gauges.heads[source]
     if head.end_seq is not None:
         return "ended", head.end_reason, None
+    if capture.state in ("waiting", "starting"):  # what the source says of itself is of its capture's former life
+        return "connecting" if capture.restart_in_s is None else "backing_off", capture.reason or "", None
     status = head.status
     if status is not None:
         return status.state, status.reason, round((now_ns - status.since_ns) / 1e9, 1)
     return ("live" if head.next_seq else "connecting"), "", None
+
+
+def _reconnects(head: Head) -> int:
+    status = head.status
+    return head.losses - int(head.losses > 0 and status is not None and status.state not in ("live", "ended"))
 
 
 def _quantiles(counts: NDArray[np.int64]) -> dict[str, float | None]:

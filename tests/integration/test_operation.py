@@ -6,9 +6,11 @@ import json
 import re
 import signal
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pipeline.status import Monitor
 from tests.runs import Program, Run, kill, wait_until
 
 SITE = """
@@ -64,6 +66,32 @@ def test_a_running_site_is_told_from_another_shell(bare_program: Program) -> Non
         return bool(stage["restarts"] == 1 and stage["state"] == "running" and stage["reason"] == "killed by SIGKILL")
 
     wait_until(again, "the inference that was started again")
+    run.signal(signal.SIGINT)
+    assert run.finish().code == 0
+    bare_program.assert_nothing_left()
+
+
+def test_a_source_whose_capture_was_killed_is_not_told_as_live(bare_program: Program) -> None:
+    """Nobody has said otherwise in its name: the capture had no time for that."""
+    run = running_site(bare_program)
+    directory = run.directory()
+    assert directory is not None
+    with closing(Monitor(directory)) as monitor:
+
+        def is_gone() -> bool:
+            report = monitor.read()
+            pid = report.stages["capture/gate"].pid
+            if report.sources["gate"].state == "backing_off":
+                return True
+            if pid is not None:
+                kill(pid)
+            return False
+
+        wait_until(is_gone, "a capture that waits for its start")
+        gate, yard = (monitor.read().sources[source] for source in ("gate", "yard"))
+        assert gate.state != "live"
+        assert (gate.reason, yard.state, yard.reason) == ("killed by SIGKILL", "live", "")
+        wait_until(lambda: monitor.read().sources["gate"].state == "live", "the capture that was started again")
     run.signal(signal.SIGINT)
     assert run.finish().code == 0
     bare_program.assert_nothing_left()

@@ -90,6 +90,26 @@ def test_a_source_says_how_it_stands_and_since_when(tmp_path: Path, monitor: Mon
     assert (monitor.read().sources["gate"].state, monitor.read().sources["gate"].reason) == ("ended", "stopped")
 
 
+def test_a_source_whose_capture_does_not_run_is_not_live(tmp_path: Path, monitor: Monitor, clock: FakeClock) -> None:
+    camera, film = Head.attach(tmp_path, "gate"), Head.attach(tmp_path, "yard")
+    camera.changes.add("live", "", since_ns=clock(), wall_ns=0, time_s=0, seq=0)
+    camera.next_seq = film.next_seq = 20
+
+    def shown(**changes: object) -> set[tuple[str, str, float | None]]:
+        gone = {"pid": None, "reason": "killed by SIGSEGV", "restarts": 3, **changes}
+        describe(tmp_path, entry("capture/gate", **gone), entry("capture/yard", **gone))
+        return {(source.state, source.reason, source.since_s) for source in monitor.read().sources.values()}
+
+    assert shown(state="waiting", start_at_s=300.0) == {("backing_off", "killed by SIGSEGV", None)}
+    assert shown(state="waiting") == {("connecting", "killed by SIGSEGV", None)}
+    assert shown(state="starting") == {("connecting", "killed by SIGSEGV", None)}
+    assert shown(state="starting", reason=None) == {("connecting", "", None)}
+    assert shown(state="running") == {("live", "", 0.0), ("live", "", None)}
+    camera.end("stopped")
+    film.end("end_of_stream")
+    assert shown(state="done") == {("ended", "stopped", None), ("ended", "end_of_stream", None)}
+
+
 def test_stages_are_told_with_what_they_cost(tmp_path: Path, monitor: Monitor, clock: FakeClock) -> None:
     monitor.read()
     before_s = os.times()
