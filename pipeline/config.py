@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from pipeline import crosschecks, plugins
+from pipeline import crosschecks, plugins, site_file
 from pipeline.errors import ConfigError
 from pipeline.refusals import VARIABLE, explain, refuse, shown
 from pipeline.specs import Part, Site, SiteFile
@@ -23,22 +22,10 @@ from pipeline.specs import Part, Site, SiteFile
 
 def load(path: Path, detector: Mapping[str, Any] | None = None) -> Site:
     """Reads and checks a YAML file; what ``detector`` says goes before every detector's own. Raises ``ConfigError``."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError as error:
-        beside = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        there = f"; in {path.parent} there are: {', '.join(beside)}" if beside else ""
-        raise ConfigError(f"{path}: there is no such file{there}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: is not YAML: {getattr(error, 'problem', None) or error}") from error
+    raw = site_file.read(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping with sources, detectors and pipelines, not {shown(raw)}")
+        found = "the file is empty" if raw is None else f"not {shown(raw)}"
+        raise ConfigError(f"{path}: must be a mapping with sources, detectors and pipelines; {found}")
     specs = raw.get("detectors")
     if detector and isinstance(specs, dict):
         merged = {name: {**spec, **detector} if isinstance(spec, dict) else spec for name, spec in specs.items()}

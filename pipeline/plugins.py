@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.errors import ConfigError
+from pipeline.options import Options
 
 Group = Literal["source", "backend", "rule", "sink"]
 
@@ -29,10 +28,8 @@ _PACKAGES: dict[Group, str] = {
 _OUTSIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-class PluginConfig(BaseModel):
-    """What a plug-in reads from the configuration: unknown keys are refused, numbers are finite, nothing changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class PluginConfig(Options):
+    """What a plug-in reads from the configuration."""
 
 
 @dataclass(frozen=True, slots=True)

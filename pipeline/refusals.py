@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,6 +17,15 @@ from pipeline.errors import ConfigError, without_credentials
 
 VARIABLE = re.compile(r"\$(\$|\{(\w*)\})")
 _SHOWN_MAX = 60
+_SHAPES = {
+    "dict_type": "a mapping, like {name: value}",
+    "model_type": "a mapping, like {name: value}",
+    "list_type": "a list, like [one, two]",
+    "tuple_type": "a list, like [one, two]",
+    "string_type": "text; a number or yes and no is text in quotes",
+    "path_type": "a path",
+}
+"""What pydantic calls by names of Python's."""
 
 
 def refuse(errors: Sequence[str], origin: str, raw: Any = None) -> None:
@@ -49,6 +59,8 @@ def explain(error: Any, path: str, model: type[BaseModel], fields: Sequence[str]
             return f"{path}: {shown(value)} is none of {error['ctx']['expected']}"
         case "value_error":
             return f"{path}: {error['ctx']['error']}"
+        case kind if kind in _SHAPES:
+            return f"{path}: {shown(value)} must be {_SHAPES[kind]}"
         case _:
             return f"{path}: {shown(value)}: {error['msg'][:1].lower()}{error['msg'][1:]}"
 
@@ -67,9 +79,13 @@ def _fields(model: type[BaseModel], parts: Sequence[Any]) -> list[str]:
             here = field.annotation if field else None
         else:  # a name in a section, a place in a list
             here = next(iter(reversed(getattr(here, "__args__", ()))), None)
+        if isinstance(here, UnionType):
+            here = here.__args__[0]
         while getattr(here, "__metadata__", None):
             here = here.__args__[0]
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
 
 
 def _as_written(error: str, raw: Any) -> str:

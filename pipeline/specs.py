@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from pipeline import plugins
 from pipeline.areas import Area, Share
+from pipeline.options import Options
 from pipeline.schedule import Schedule
 
 DEFAULT_MODEL = "facemask"
@@ -19,11 +20,7 @@ DEFAULT_MODEL = "facemask"
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DetectorSpec(_Spec):
+class DetectorSpec(Options):
     """Which model looks, in which runtime, and what it lets through.
 
     in_flight: frames that are looked at side by side; by default as many as there are processors.
@@ -37,7 +34,7 @@ class DetectorSpec(_Spec):
     in_flight: Annotated[int, Field(ge=1, le=16)] | None = None
 
 
-class DetectSpec(_Spec):
+class DetectSpec(Options):
     """How often and where the detector looks; frames in between are carried by the tracker.
 
     max_fps: looks a second at each source; by default every frame. region: x0, y0, x1, y1 in fractions of the frame.
@@ -72,7 +69,7 @@ class DetectSpec(_Spec):
         return "off" if motion is False else motion  # YAML takes off for no
 
 
-class EncoderSpec(_Spec):
+class EncoderSpec(Options):
     """How annotated video is encoded, once for all sinks of a source.
 
     preset: x264's, from fast and large to slow and small. crf: quality, lower is better and larger.
@@ -84,7 +81,7 @@ class EncoderSpec(_Spec):
     keyframe_interval_s: Annotated[float, Field(gt=0, le=60)] = 2.0
 
 
-class PipelineSpec(_Spec):
+class PipelineSpec(Options):
     """Which sources are looked at by which detector, and where the outcome goes; every name is defined elsewhere.
 
     zones: parts of the picture that rules may name. schedule: when the rules look; None: always.
@@ -94,17 +91,17 @@ class PipelineSpec(_Spec):
 
     sources: Annotated[list[Id], Field(min_length=1)]
     detector: Id
-    rules: list[Id] = []
-    sinks: list[Id] = []
-    zones: Annotated[dict[Id, Area], Field(max_length=32)] = {}
-    privacy: Annotated[dict[Id, Area], Field(max_length=32)] = {}
+    rules: list[Id] = Field(default=[])
+    sinks: list[Id] = Field(default=[])
+    zones: dict[Id, Area] = Field(default={}, max_length=32)
+    privacy: dict[Id, Area] = Field(default={}, max_length=32)
     schedule: Schedule | None = None
     blur: Literal["all", "masked", "none"] = "none"
     detect: DetectSpec = DetectSpec()
     encode: EncoderSpec = EncoderSpec()
 
 
-class EventsSpec(_Spec):
+class EventsSpec(Options):
     """The event log of the site.
 
     directory: holds a folder for each site; by default the user's state directory. retention_days: older events are
@@ -117,21 +114,21 @@ class EventsSpec(_Spec):
     durability: Literal["normal", "full"] = "normal"
 
 
-class OperationSpec(_Spec):
+class OperationSpec(Options):
     """metrics_port: /metrics, /healthz and /readyz answer there, on this machine only; 0 takes any that is free."""
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
-class SiteFile(_Spec):
+class SiteFile(Options):
     """What a site's YAML says, before its plug-ins have checked their own parts."""
 
     name: Id
     version: Literal[1] = 1
     sources: Annotated[dict[Id, dict[str, Any]], Field(min_length=1)]
     detectors: Annotated[dict[Id, DetectorSpec], Field(min_length=1)]
-    rules: dict[Id, dict[str, Any]] = {}
-    sinks: dict[Id, dict[str, Any]] = {}
+    rules: dict[Id, dict[str, Any]] = Field(default={})
+    sinks: dict[Id, dict[str, Any]] = Field(default={})
     pipelines: Annotated[dict[Id, PipelineSpec], Field(min_length=1)]
     events: EventsSpec = EventsSpec()
     operation: OperationSpec = OperationSpec()

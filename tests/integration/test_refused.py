@@ -62,7 +62,7 @@ SITES = [
     ),
     (site(sources={"gate": {"kind": "file", "path": "x", "speed": 2}}), "unknown field", "'speed' is not a field here"),
     (site(sources={"gate": {"kind": "file", "path": "${NO_SUCH_VARIABLE}"}}), "variable", "${NO_SUCH_VARIABLE} is not"),
-    (site(pipelines=pipeline(zones=[])), "no zones", "pipelines.all.zones: []: input should be a valid dictionary"),
+    (site(pipelines=pipeline(zones=[])), "no zones", "pipelines.all.zones: [] must be a mapping"),
     (
         site(pipelines=pipeline(detect={"tiles": "2 x 2"})),
         "tiles",

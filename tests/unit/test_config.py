@@ -84,7 +84,7 @@ def test_what_ships_is_good(path: Path) -> None:
         ),
         (
             changed("pipelines", "one", "zones", to=[]),
-            "site.yaml: pipelines.one.zones: []: input should be a valid dictionary",
+            "site.yaml: pipelines.one.zones: [] must be a mapping",
         ),
         (
             changed("pipelines", "one", "detect", to={"tiles": "9x1"}),
