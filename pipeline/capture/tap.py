@@ -40,8 +40,9 @@ class _Waiting(NamedTuple):
 
 
 class PacketTap:
-    """One source's. What it writes: Annex B without parameter sets, ``seq`` the delay of the picture in ``CLOCK_HZ``,
-    ``pts`` and ``time_s`` the moment of decoding on the source's clock; the ring's description is ``Description``.
+    """One source's. What it writes: Annex B without parameter sets, ``seq`` the packet's own number, ``pts`` and
+    ``time_s`` the moment of decoding on the source's clock, ``delay`` by how much later the picture is shown, in
+    ``CLOCK_HZ``; the ring's description is ``Description``.
 
     wall_ns: from a moment on the source's clock to the wall clock.
     """
@@ -145,7 +146,13 @@ class PacketTap:
         picture = [unit for unit in packet.units if self._kind(unit) not in aside]
         data = b"".join(_START + unit for unit in picture)
         self._ring.append(
-            data, keyframe=packet.keyframe, seq=delay, pts=pts, time_s=time_s, wall_ns=self._wall_ns(time_s)
+            data,
+            keyframe=packet.keyframe,
+            seq=self._ring.next_number,
+            pts=pts,
+            time_s=time_s,
+            wall_ns=self._wall_ns(time_s),
+            delay=delay,
         )
         self._last_s, self._last_pts = time_s, pts
 

@@ -96,9 +96,7 @@ class Originals:
             return
         if ring.description != self._description:
             self._begin(ring.description)
-        packet = Packet(
-            stored.data, stored.keyframe, stored.number, stored.pts, stored.time_s, stored.wall_ns, stored.seq
-        )
+        packet = Packet(*stored[1:])
         if self._segments.cuts_at(packet):
             self._captions.end(self._size)
         self._segments.write(packet)

@@ -19,12 +19,12 @@ from pipeline.types import Matrix
 Codec = Literal["h264", "hevc"]
 CODECS: tuple[Codec, ...] = ("h264", "hevc")
 """What a source may send for its packets to be stored as they are."""
-ROWS, _COLUMNS = 4096, 8
+ROWS, _COLUMNS = 4096, 9
 _NEXT, _CLAIMED, _DATA_BYTES, _EPOCH = 2, 3, 4, 5
 _TABLE_WORD = PAGE // WORD
 _DATA_BYTE = PAGE + ROWS * _COLUMNS * WORD
 _TEXT_BYTE, _TEXT_BYTES = 64 * WORD, PAGE - 64 * WORD
-_NUMBER, _POSITION, _LENGTH, _KEYFRAME, _SEQ, _PTS, _TIME, _WALL = range(_COLUMNS)
+_NUMBER, _POSITION, _LENGTH, _KEYFRAME, _SEQ, _PTS, _DELAY, _TIME, _WALL = range(_COLUMNS)
 _DEAD = -1
 
 
@@ -50,6 +50,7 @@ class Stored(NamedTuple):
     pts: int
     time_s: float
     wall_ns: int
+    delay: int
 
 
 class PacketRing:
@@ -89,7 +90,9 @@ class PacketRing:
             description, np.uint8
         )
 
-    def append(self, data: bytes, *, keyframe: bool, seq: int, pts: int, time_s: float, wall_ns: int) -> None:
+    def append(
+        self, data: bytes, *, keyframe: bool, seq: int, pts: int, time_s: float, wall_ns: int, delay: int = 0
+    ) -> None:
         """A packet of more than half of the ring is left out, and with it all before it."""
         number, claimed = self.next_number, int(self._words[_CLAIMED])
         if len(data) * 2 > self._size:
@@ -103,7 +106,7 @@ class PacketRing:
         row[_NUMBER] = _DEAD
         start = position % self._size
         self._data[start : start + len(data)] = np.frombuffer(data, np.uint8)
-        row[_POSITION:_TIME] = position, len(data), int(keyframe), seq, pts
+        row[_POSITION:_TIME] = position, len(data), int(keyframe), seq, pts, delay
         self._times[number % ROWS] = time_s
         row[_WALL] = wall_ns
         row[_NUMBER] = number + 1  # fresh memory is 0: no packet
@@ -127,13 +130,13 @@ class PacketRing:
 
     def packet(self, number: int) -> Stored:
         """Raises ``FrameExpired`` where it is gone, or not there yet."""
-        marked, position, length, keyframe, seq, pts, _, wall_ns = self._table[number % ROWS].tolist()
+        marked, position, length, keyframe, seq, pts, delay, _, wall_ns = self._table[number % ROWS].tolist()
         time_s = float(self._times[number % ROWS])
         data = self._data[position % self._size : position % self._size + length].tobytes()
         intact = int(self._words[_CLAIMED]) - position <= self._size
         if marked != number + 1 or not intact or int(self._table[number % ROWS][_NUMBER]) != number + 1:
             raise FrameExpired(f"{self._shared.path.name}: packet {number} is gone")
-        return Stored(number, data, bool(keyframe), seq, pts, time_s, wall_ns)
+        return Stored(number, data, bool(keyframe), seq, pts, time_s, wall_ns, delay)
 
     def newest(self) -> Stored | None:
         number = self.next_number - 1

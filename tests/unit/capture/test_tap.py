@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.capture import tap as module
-from pipeline.capture.tap import PacketTap
+from pipeline.capture.tap import CLOCK_HZ, PacketTap
 from pipeline.transport.packet_ring import Description, PacketRing
 from pipeline.types import Layout
 from tests.media import write_moving
@@ -28,10 +28,19 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_moving(tmp_path_factory.mktemp("video") / "a.mp4", 60, gop=10)
 
 
-def play(video: Path, tap: PacketTap, *, drift_s: Callable[[int], float] = lambda _: 0.0, count: int = 60) -> None:
+def play(
+    video: Path,
+    tap: PacketTap,
+    *,
+    drift_s: Callable[[int], float] = lambda _: 0.0,
+    count: int = 60,
+    size_is_known: bool = True,
+) -> None:
     """As a capture does: each packet before it is decoded, each picture behind."""
     with av.open(str(video)) as file:
         stream = file.streams.video[0]
+        if not size_is_known:
+            stream.codec_context.width = stream.codec_context.height = 0
         tap.begin(stream)
         for number, packet in enumerate(file.demux(stream)):
             if number >= count or not packet.size:
@@ -58,12 +67,31 @@ def test_every_packet_has_its_place_on_the_sources_clock(video: Path, tmp_path: 
     assert times(ring) == [float(n) for n in range(60)]
     assert [packet.keyframe for packet in stored] == [n % 10 == 0 for n in range(60)]
     assert stored[10].wall_ns == 400_000_005
+    assert [(packet.seq, packet.delay) for packet in stored] == [(n, 0) for n in range(60)]
     said = msgspec.msgpack.decode(ring.description, type=Description)
     assert (said.codec, said.width, said.height) == ("h264", 64, 48)
     decoder = av.CodecContext.create("h264", "r")
     decoder.extradata = said.extradata
     frames = [frame for packet in stored for frame in decoder.decode(av.Packet(packet.data))] + decoder.decode(None)
     assert len(frames) == 60
+
+
+def test_pictures_that_are_shown_later_than_decoded_say_by_how_much(tmp_path: Path) -> None:
+    options = {"preset": "veryfast", "bf": "2", "b-adapt": "0", "qp": "18"}
+    video = write_moving(tmp_path / "b.mp4", 60, gop=10, options=options)
+    ring = ring_in(tmp_path)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0))
+    shown = sorted(round(packet.time_s * 25 + packet.delay * 25 / CLOCK_HZ, 3) for packet in ring.since(-1.0))
+    assert shown == [float(n) for n in range(60)]
+    assert len({packet.delay for packet in ring.since(-1.0)}) > 2
+
+
+def test_a_stream_that_says_its_size_late_is_described_all_the_same(video: Path, tmp_path: Path) -> None:
+    """As one that is joined between two key frames."""
+    ring = ring_in(tmp_path)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0), size_is_known=False)
+    said = msgspec.msgpack.decode(ring.description, type=Description)
+    assert (said.width, said.height) == (LAYOUT.width, LAYOUT.height)
 
 
 def test_a_capture_that_is_started_again_writes_nothing_twice(video: Path, tmp_path: Path) -> None:

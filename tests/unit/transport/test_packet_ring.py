@@ -15,7 +15,13 @@ def body(number: int, size: int = 1000) -> bytes:
 def fill(ring: PacketRing, count: int, size: int = 1000, gop: int = 10) -> None:
     for number in range(ring.next_number, ring.next_number + count):
         ring.append(
-            body(number, size), keyframe=number % gop == 0, seq=number, pts=number * 3600, time_s=number / 25, wall_ns=7
+            body(number, size),
+            keyframe=number % gop == 0,
+            seq=number,
+            pts=number * 3600,
+            time_s=number / 25,
+            wall_ns=7,
+            delay=number % 3,
         )
 
 
@@ -32,7 +38,7 @@ def test_packets_come_back_whole_until_others_take_their_place(tmp_path: Path) -
             assert not there
             continue
         there.append(number)
-        assert packet == (number, body(number), number % 10 == 0, number, number * 3600, number / 25, 7)
+        assert packet == (number, body(number), number % 10 == 0, number, number * 3600, number / 25, 7, number % 3)
     assert 17 <= len(there) <= 20
     assert there[-1] == 99
     with pytest.raises(FrameExpired):
