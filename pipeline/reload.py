@@ -15,7 +15,7 @@ from pipeline.plan import ANNOTATOR, CAPTURE, INFERENCE, StageSpec, is_logged, s
 from pipeline.specs import Site
 
 _PARTS = {"detector": "detectors", "rules": "rules", "sinks": "sinks"}
-_RESTART = "cannot change while the site runs, as sources can; restart the site to take it up"
+_FIXED = "cannot change while the site runs, as sources can; nothing of this file is taken up before a restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,18 @@ def change(
 ) -> Change:
     """How to come from ``old`` to ``new``; raises ``ConfigError``, a line a reason, where that is not possible.
 
-    waiting: sources that are read no faster than they are looked at: files. ending: stages that have nothing more to
-    come and have not come to their end yet. ended: sources of which no frame will come. seen: every source that has
-    been here in this run → the site in which it was last.
+    waiting: sources that are read no faster than they are looked at, files, which can change when they have ended.
+    ending: stages that have nothing more to come and have not come to their end yet. ended: sources of which no frame
+    will come. seen: every source that has been here in this run → the site in which it was last.
     """
     before, after = {spec.name: spec for spec in stages(old)}, {spec.name: spec for spec in stages(new)}
     seen = seen or {}
     added = [source for source in new.sources if source not in old.sources]
     changed = [s for s in new.sources if s in old.sources and _source(old, s) != _source(new, s)]
     back = [source for source in added if source in seen] + [source for source in changed if source in ended]
-    errors = list(dict.fromkeys(_errors(old, new, waiting)))
+    fixed = ", ".join(dict.fromkeys(_fixed(old, new)))
+    errors = [f"{fixed}: {_FIXED}"] if fixed else []
+    errors += _errors(old, new, set(waiting).difference(ended))
     errors += [
         f"sources.{source}: was in this run before, under other rules, zones or sinks; give it another name, or "
         "restart the site"
@@ -113,24 +115,29 @@ def _treatment(site: Site, source: str) -> Any:
     return pipeline, parts, is_logged(site, source)
 
 
-def _errors(old: Site, new: Site, waiting: Collection[str]) -> Iterator[str]:
+def _fixed(old: Site, new: Site) -> Iterator[str]:
+    """What has changed and cannot."""
     for section in (*old.values, *new.values):
         if section not in ("sources", "pipelines", *_PARTS.values()) and _at(old, section) != _at(new, section):
-            yield f"{section}: {_RESTART}"
+            yield section
     for name in (name for name in new.pipelines if name in old.pipelines):
         was, now = _at(old, "pipelines", name), _at(new, "pipelines", name)
         for key in (*was, *now):
             if key != "sources" and was.get(key) != now.get(key):
-                yield f"pipelines.{name}.{key}: {_RESTART}"
+                yield f"pipelines.{name}.{key}"
         for key, section in _PARTS.items():
             for part in [now[key]] if key == "detector" else now.get(key) or ():
                 if _at(old, section, part) != _at(new, section, part):
-                    yield f"{section}.{part}: {_RESTART}"
+                    yield f"{section}.{part}"
+
+
+def _errors(old: Site, new: Site, reading: Collection[str]) -> Iterator[str]:
+    """Sources that cannot change in the way they have."""
     for source in (source for source in new.sources if source in old.sources):
         if old.pipeline_of(source) != new.pipeline_of(source):
             yield f"sources.{source}: goes to another pipeline, which it can only when it has been removed before"
-        if source in waiting and _source(old, source) != _source(new, source):
-            yield f"sources.{source}: is a file that is being read, and {_RESTART}"
+        if source in reading and _source(old, source) != _source(new, source):
+            yield f"sources.{source}: is a file that is being read, and cannot change before it has ended"
 
 
 def _at(site: Site, *path: str) -> Any:

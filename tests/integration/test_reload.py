@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 import yaml
 
 from pipeline.transport.run_directory import description_in
+from tests.numbered import read_numbered
 from tests.runs import Program, Run, wait_until
+
+SHORT = 60
+"""Frames of ``short_video``."""
 
 
 def pattern(size: str = "320x180", rate: int = 10) -> dict[str, Any]:
@@ -158,8 +163,8 @@ def test_what_cannot_be_taken_up_is_refused_as_a_whole(hall: Hall) -> None:
     assert outcome.code == 0, outcome.stderr
     told = [line for line in outcome.stderr.splitlines() if "not taken up" in line]
     assert "not taken up: hall.yaml:1:11: is not YAML" in told[0]
-    assert told[1].endswith("hall.yaml: rules.no_mask: cannot change while the site runs, as sources can; restart the "
-                            "site to take it up")  # fmt: skip
+    assert told[1].endswith("hall.yaml: rules.no_mask: cannot change while the site runs, as sources can; nothing of "
+                            "this file is taken up before a restart")  # fmt: skip
     assert len(told) == 2
 
 
@@ -179,6 +184,28 @@ def test_a_source_that_has_failed_can_be_corrected(hall: Hall) -> None:
     outcome = hall.run.finish()
     assert outcome.report["sources"]["film"]["missing_count"] == 0
     assert recordings(hall.program, "film")
+
+
+def test_a_file_that_has_ended_can_be_followed_by_another(hall: Hall, short_video: Path, tmp_path: Path) -> None:
+    """Under the same name, with numbers that go on and a recording of its own; none is passed over."""
+    hall.sources["film"] = {"kind": "file", "path": str(short_video)}
+    hall.write()
+    hall.reload()
+    wait_until(lambda: hall.processes().get("annotator/film", {}).get("state") == "done", "the end of the film")
+    other = tmp_path / "other.mp4"
+    shutil.copy(short_video, other)
+    hall.sources["film"] = {"kind": "file", "path": str(other)}
+    hall.write()
+    hall.reload()
+    hall.until_frames("film", 2 * SHORT)
+    wait_until(lambda: hall.processes()["annotator/film"]["state"] == "done", "the end of the other film")
+    hall.run.signal(signal.SIGINT)
+    outcome = hall.run.finish()
+    assert outcome.code == 0, outcome.stderr
+    film = outcome.report["sources"]["film"]
+    assert (film["frames"]["written"], film["missing_count"], film["ended"]) == (2 * SHORT, 0, "end_of_stream")
+    numbers = [[frame.number for frame in read_numbered(path)] for path in recordings(hall.program, "film")]
+    assert numbers == [list(range(SHORT))] * 2
 
 
 def test_an_unknown_source_file_is_no_end_for_the_others(hall: Hall) -> None:

@@ -115,20 +115,26 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
 )
 def test_anything_else_takes_a_restart(path: tuple[str, ...], to: Any, where: str) -> None:
     assert refusal(changed(*path, to=to)) == (
-        f"hall.yaml: {where}: cannot change while the site runs, as sources can; restart the site to take it up"
+        f"hall.yaml: {where}: cannot change while the site runs, as sources can; nothing of this file is taken up "
+        "before a restart"
     )
 
 
 def test_every_reason_is_told_at_once() -> None:
     values = changed("rules", "no_mask", "confirm_s", to=3)
     values["name"] = "house"
-    assert len(refusal(values).splitlines()) == 2
+    values["sources"]["yard"] = ROOF
+    sections, source = refusal(values, waiting=("yard",)).splitlines()
+    assert sections.startswith("hall.yaml: name, rules.no_mask: cannot change while the site runs")
+    assert source.startswith("hall.yaml: sources.yard: is a file that is being read")
 
 
-def test_a_file_that_is_being_read_stays_that_file() -> None:
-    assert refusal(hall(gate=GATE, yard=ROOF), waiting=("yard",)).startswith(
-        "hall.yaml: sources.yard: is a file that is being read, and cannot change"
+def test_a_file_that_is_being_read_stays_that_file_until_it_has_ended() -> None:
+    assert refusal(hall(gate=GATE, yard=ROOF), waiting=("yard",)) == (
+        "hall.yaml: sources.yard: is a file that is being read, and cannot change before it has ended"
     )
+    old, new = config.check(HALL, "old.yaml"), config.check(hall(gate=GATE, yard=ROOF), "hall.yaml")
+    assert change(old, new, waiting=("yard",), ending=(), ended=("yard",)).back == ["yard"]
 
 
 def test_what_was_removed_has_to_come_to_its_end_before_it_comes_back() -> None:
