@@ -53,10 +53,14 @@ class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageProcess:
-    """States: waiting (to be started, also again) → starting → running → done or failed."""
+    """States: waiting (to be started, also again) → starting → running → done or failed.
 
-    def __init__(self, spec: StageSpec, *, clock: Callable[[], float] = time.monotonic) -> None:
+    late: it has come to a site that was at work.
+    """
+
+    def __init__(self, spec: StageSpec, *, late: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.spec = spec
+        self.late = late
         self.state: State = "waiting"
         self.reason: str | None = None
         self.exit_code = EXIT_DONE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,17 @@ class Report:
         """Seconds from the start to the first result of any source."""
         first = [f.first_result_ns for f in self.sources.values() if f.first_result_ns]
         return round((min(first) - self.started_ns) / 1e9, 3) if first else None
+
+
+def shortcomings(sources: Mapping[str, SourceFigures], missing: Mapping[str, list[str]]) -> Iterator[str]:
+    """What did not come out whole, in words; missing: as in ``Report``."""
+    for source, f in sources.items():
+        if f.end_reason.startswith(("broken", "failed")):
+            yield f"{source}: {f.end_reason.partition(': ')[2]}"
+        if f.lossless and missing[source]:
+            yield f"{source}: frames {', '.join(missing[source])} are missing in the recording"
+        if f.lossless and f.events_lost:
+            yield f"{source}: {f.events_lost} events were lost"
 
 
 def _frames(figures: Sequence[SourceFigures]) -> dict[str, Any]:
