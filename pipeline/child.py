@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -84,6 +85,35 @@ def _run(task: Task, context: zmq.Context[zmq.Socket[bytes]], stop: _Stop, told:
         stage = wiring.build(site, task.stage, here)
         run(stage, stop_requested=lambda: stop.requested, report=health.send, pid=os.getpid())
     return 0
+
+
+def launch(stage: str, inherited: int) -> tuple[subprocess.Popen[bytes], int]:
+    """A process that waits for its task at standard input, and a descriptor that tells of its end.
+
+    It stands in a session of its own, away from the terminal. stage: its name, which is among the arguments for ``ps``
+    alone. inherited: a file descriptor that it keeps open. Raises ``OSError`` and leaves nothing behind.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "pipeline.child", stage],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        pass_fds=(inherited,),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(_python_path())},
+    )
+    try:
+        return process, os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.communicate()
+        raise
+
+
+def _python_path() -> list[str]:
+    """A child finds this very package, from wherever it was started and whether or not it is installed."""
+    here = str(Path(__file__).resolve().parents[1])
+    return [here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != here)]
 
 
 def framed(message: Task | list[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""One stage's process as the supervisor sees it: started, listened to, ended; and the budget for starting it again."""
+"""One stage's process as the supervisor sees it: started, listened to, ended, and started again within its budget."""
 
 from __future__ import annotations
 
@@ -7,38 +7,27 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from pipeline.child import Task, framed
+from pipeline.budget import RESTARTS_WITHIN_S, Budget
+from pipeline.child import Task, framed, launch
 from pipeline.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_MACHINE
 from pipeline.plan import StageSpec
 from pipeline.types import Health
 
 State = Literal["waiting", "starting", "running", "done", "failed"]
 
-RESTARTS_MAX, RESTARTS_WITHIN_S = 8, 60.0
-RESTART_DELAY_S, RESTART_DELAY_MAX_S = 0.05, 300.0
-WELL_S = 60.0
-"""Each failure doubles the delay before the next start; a stage that has run well for so long begins anew."""
 _LINES_KEPT = 20
 _PARSER_FAULTS = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
 _PARSER_FAULTS_MAX = 2
 """A model's file that takes the runtime's own parser down while it is loaded will do so every time."""
 
 log = logging.getLogger(__name__)
-
-
-def _python_path() -> list[str]:
-    """A child finds this very package, from wherever it was started and whether or not it is installed."""
-    here = str(Path(__file__).resolve().parents[1])
-    return [here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != here)]
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +62,7 @@ class StageProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._beat_s = 0.0
         self._ran_s: float | None = None
-        self._failures = 0
-        self._crashes_s: deque[float] = deque()
+        self._budget = Budget()
         self._parser_faults = 0
         self._told_to_end = self._replaced = False
         self._hung: str | None = None
@@ -111,10 +99,10 @@ class StageProcess:
         return self._clock() - self._beat_s
 
     def start(self, task: Task, inherited: int) -> None:
-        """Starts the process and gives it its task; it stands in a session of its own, away from the terminal.
+        """Starts the process and gives it its task.
 
         A machine that lacks what a process takes (memory, descriptors) counts as a crash.
-        inherited: a file descriptor that it keeps open as long as it lives. Its name among the arguments is for ``ps``.
+        inherited: a file descriptor that it keeps open as long as it lives.
         """
         self._lines.clear()
         self._partial = b""
@@ -122,7 +110,7 @@ class StageProcess:
         self._hung = None
         self._ran_s = None
         try:
-            self._process, self.exit_descriptor = self._open(inherited)
+            self._process, self.exit_descriptor = launch(self.spec.name, inherited)
         except OSError as error:
             self._back_off(f"not started: {error.strerror}")
             return
@@ -137,24 +125,6 @@ class StageProcess:
         self.state = "starting"
         self.lives += 1
         self._beat_s = self._clock()
-
-    def _open(self, inherited: int) -> tuple[subprocess.Popen[bytes], int]:
-        """The process, and a descriptor that tells of its end; raises ``OSError`` and leaves nothing behind."""
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.child", self.spec.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(inherited,),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_python_path())},
-        )
-        try:
-            return process, os.pidfd_open(process.pid)
-        except OSError:
-            process.kill()
-            process.communicate()
-            raise
 
     def tell(self, spec: StageSpec) -> None:
         """Its sources from now on. One that is not there (any more) gets them with its next task."""
@@ -258,24 +228,18 @@ class StageProcess:
 
     def _back_off(self, how: str) -> None:
         """One failure more: it is started again after a while, or never where that has happened too often."""
-        now_s = self._clock()
-        self._crashes_s.append(now_s)
-        while self._crashes_s[0] < now_s - RESTARTS_WITHIN_S:
-            self._crashes_s.popleft()
-        if len(self._crashes_s) > RESTARTS_MAX:
-            often = f"{how}, {len(self._crashes_s)} times within {RESTARTS_WITHIN_S:g} s"
+        ran_s = 0.0 if self._ran_s is None else self._beat_s - self._ran_s
+        delay_s = self._budget.spend(self._clock(), ran_s)
+        if delay_s is None:
+            often = f"{how}, {self._budget.crashes} times within {RESTARTS_WITHIN_S:g} s"
             log.error("%s was %s, and is not started again", self.spec.name, often)
             self._fail(EXIT_FAILED, often)
             return
-        if self._ran_s is not None and self._beat_s - self._ran_s >= WELL_S:
-            self._failures = 0
-        self._failures += 1
-        delay_s = min(RESTART_DELAY_S * 2 ** min(self._failures - 1, 30), RESTART_DELAY_MAX_S)
         when = f" in {delay_s:.0f} s" if delay_s >= 1 else ""
         log.warning("%s was %s; starting it again%s", self.spec.name, how, when)
         self.reason = self._hung or how
         self.restarts += 1
-        self.start_at_s = now_s + delay_s
+        self.start_at_s = self._clock() + delay_s
         self.state = "waiting"
 
     def _fail(self, code: int, reason: str) -> None:

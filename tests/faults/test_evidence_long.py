@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 UNTIRING = """
 import sys
-from pipeline import cli, process
-process.RESTARTS_MAX, process.RESTART_DELAY_MAX_S = 1000, 0.05
+from pipeline import budget, cli
+budget.RESTARTS_MAX, budget.RESTART_DELAY_MAX_S = 1000, 0.05
 sys.exit(cli.main())
 """
 """The program itself, with a budget for more restarts than anybody should need."""

@@ -27,8 +27,8 @@ VIDEOS = sorted(
 
 UNTIRING = """
 import sys
-from pipeline import cli, process
-process.RESTARTS_MAX, process.RESTART_DELAY_MAX_S = 1000, 0.05
+from pipeline import budget, cli
+budget.RESTARTS_MAX, budget.RESTART_DELAY_MAX_S = 1000, 0.05
 sys.exit(cli.main())
 """
 """The program itself, with a budget for more restarts than anybody should need."""

@@ -11,8 +11,8 @@ from tests.runs import Outcome, Program, Run, Told, kill, told_in, wait_until
 
 STRICT = """
 import sys
-from pipeline import cli, process
-process.RESTARTS_MAX = 1
+from pipeline import budget, cli
+budget.RESTARTS_MAX = 1
 sys.exit(cli.main())
 """
 """The program itself, which gives a stage one more chance and no other."""

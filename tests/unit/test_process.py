@@ -11,9 +11,10 @@ from types import ModuleType
 
 import pytest
 
+from pipeline.budget import RESTART_DELAY_MAX_S, RESTART_DELAY_S, WELL_S
 from pipeline.child import Task
 from pipeline.plan import StageSpec
-from pipeline.process import RESTART_DELAY_MAX_S, RESTART_DELAY_S, WELL_S, StageProcess
+from pipeline.process import StageProcess
 from pipeline.types import Health
 from tests.runs import wait_until
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.budget import RESTARTS_MAX
 from pipeline.inference.lane import ATTEMPTS_MAX
 from pipeline.inference.stage import AHEAD_MAX
-from pipeline.process import RESTARTS_MAX
 from pipeline.transport.head import Head
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import SLOTS_MAX, Writer
