@@ -59,10 +59,13 @@ class Outages:
         self._state.outage, self._state.live_s = None, now.stream_s
         return [self._event(outage, LIVE, "end", now, None)]
 
-    def finish(self, reason: str) -> list[Event]:
-        """The stream has ended, for ``reason``; an outage that was not over ends with it."""
+    def finish(self, now: Moment, reason: str) -> list[Event]:
+        """The stream has ended, for ``reason``; an outage that was not over ends with it, and never before it began."""
         outage, self._state.outage = self._state.outage, None
-        return [self._event(outage, LOST, "end", outage.began, reason)] if outage else []
+        if outage is None:
+            return []
+        now = Moment(max(now.stream_s, outage.began.stream_s), max(now.wall_ns, outage.began.wall_ns))
+        return [self._event(outage, LOST, "end", now, reason)]
 
     def _event(self, outage: _Outage, kind: str, phase: Phase, now: Moment, reason: str | None) -> Event:
         return Event(

@@ -92,9 +92,9 @@ class SourceAnalytics:
             self._away_since_s = self._last.time_s
         return self._end_episodes("source_lost") + self._outages.begin(now, reason)
 
-    def finish(self, reason: str = "end_of_stream") -> list[Event]:
-        """Ends every open episode behind the newest frame."""
-        return self._end_episodes(reason) + self._outages.finish(reason)
+    def finish(self, reason: str = "end_of_stream", wall_ns: int = 0, time_s: float = 0.0) -> list[Event]:
+        """Ends every open episode behind the newest frame, and an outage now: wall_ns, time_s, on both clocks."""
+        return self._end_episodes(reason) + self._outages.finish(Moment(time_s, wall_ns), reason)
 
     def _end_episodes(self, reason: str) -> list[Event]:
         if self._last is None:

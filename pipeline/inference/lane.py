@@ -41,7 +41,8 @@ class Analytics(Protocol):
     def source_changed(self, state: str, reason: str, wall_ns: int, time_s: float) -> list[Event]:
         """The source is ``live``, or ``lost`` for ``reason``; may say again what is known."""
 
-    def finish(self, reason: str) -> list[Event]: ...
+    def finish(self, reason: str, wall_ns: int = 0, time_s: float = 0.0) -> list[Event]:
+        """The stream has ended; wall_ns, time_s: when, on both clocks, of a source that may be lost."""
 
     def snapshot(self) -> Any: ...
 
@@ -282,9 +283,17 @@ class Lane:
 
     def finish(self) -> None:
         """The stream has ended, and every frame of it has its result."""
-        self.results.finish(self.analytics.finish(self.head.end_reason.partition(":")[0]))
+        self.results.finish(self.analytics.finish(self.head.end_reason.partition(":")[0], *self._now()))
         self.result_bell.ring()
         self.event_bell.ring()
+
+    def _now(self) -> tuple[int, float]:
+        """The wall clock and the source's own; zeros for one that has never said how it stands: it was never lost."""
+        status = self.head.status
+        if status is None:
+            return 0, 0.0
+        passed_ns = self.clock_ns() - status.since_ns
+        return status.wall_ns + passed_ns, status.time_s + passed_ns / 1e9
 
     def close(self) -> None:
         self.reader.close()

@@ -76,8 +76,17 @@ def test_a_frame_is_proof_enough_that_the_source_is_live() -> None:
 
 def test_a_stream_that_ends_while_it_is_lost_ends_its_outage() -> None:
     stream = analytics()
-    change(stream, "lost", 0.0)
-    assert kinds(stream.finish("stopped")) == [("source_lost", "end", "stopped")]
+    change(stream, "lost", 1.0)
+    [over] = stream.finish("stopped", WALL_NS + 61_000_000_000, 61.0)
+    assert kinds([over]) == [("source_lost", "end", "stopped")]
+    assert (over.t_start, over.t_end, over.stream_s) == ("2027-01-15T08:00:01.000Z", "2027-01-15T08:01:01.000Z", 61)
+
+
+def test_an_outage_never_ends_before_it_began() -> None:
+    stream = analytics()
+    change(stream, "lost", 1.0)
+    [over] = stream.finish("stopped", WALL_NS, 0.5)  # the machine's clock was set back meanwhile
+    assert (over.t_start, over.t_end, over.stream_s) == ("2027-01-15T08:00:01.000Z", "2027-01-15T08:00:01.000Z", 1)
 
 
 def test_outages_are_counted_across_a_restart() -> None:

@@ -161,7 +161,7 @@ class FakeAnalytics:
     def source_changed(self, state: str, reason: str, wall_ns: int, time_s: float) -> list[Event]:
         return []
 
-    def finish(self, reason: str) -> list[Event]:
+    def finish(self, reason: str, wall_ns: int = 0, time_s: float = 0.0) -> list[Event]:
         self.finished = reason
         return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class Open(FakeAnalytics):
         self.finished = None
         return super().update(*arguments)
 
-    def finish(self, reason: str) -> list[Event]:
+    def finish(self, reason: str, wall_ns: int = 0, time_s: float = 0.0) -> list[Event]:
+        self.ended = (wall_ns, time_s)
         had = bool(self.seen) and self.finished is None
         self.finished = reason
         return [event_of(self.seen[-1])] if had else []
@@ -122,6 +124,20 @@ def test_a_source_that_is_removed_comes_to_its_end_first(tmp_path: Path) -> None
     assert site.analytics["yard"].finished == "stopped"
     publish(gate, 2)
     site.until_published("gate", 2)
+    site.stage.close()
+
+
+def test_analytics_are_told_when_a_lost_source_ended(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    gate = site.source("gate")
+    site.stage.open()
+    lost_ns = time.monotonic_ns() - 60_000_000_000
+    gate.head.changes.add("backing_off", "refused", since_ns=lost_ns, wall_ns=1_000_000_000, time_s=1.0, seq=0)
+    gate.head.end("stopped")
+    wait_until(lambda: site.stage.step() is None, "the end", 30)
+    wall_ns, time_s = site.analytics["gate"].ended
+    assert 61 <= wall_ns / 1e9 < 120
+    assert time_s == pytest.approx(wall_ns / 1e9, abs=1e-3)
     site.stage.close()
 
 
