@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import Literal
 
 import av
 from av.container import InputContainer
@@ -21,6 +20,7 @@ from av.video.frame import VideoFrame
 from pipeline.capture.clock import LiveClock
 from pipeline.capture.convert import Converter
 from pipeline.capture.decode import ffmpeg_messages, only_video, reason_of
+from pipeline.capture.overload import KEYS_ONLY, LEAVE_OUT, Overload
 from pipeline.capture.source import Pacing, SourceLost
 from pipeline.capture.tap import PacketTap
 from pipeline.errors import ConfigError, StartupError, without_credentials
@@ -28,13 +28,6 @@ from pipeline.types import Picture, SourceReason
 
 PICTURELESS_S = 30.0
 """Packets that give no clean picture for so long are not video that anybody can watch; key frames may be rare."""
-LAG_MAX_S, IDLE_MIN, IDLE_ENOUGH = 0.6, 0.05, 0.4
-"""Pictures are left out of decoding where they are so late and it never waits for one (shares of its time), and are in
-again, from a key frame on, where it has time enough.
-"""
-LEAVE_OUT: tuple[Literal["DEFAULT", "NONREF", "NONKEY"], ...] = ("DEFAULT", "NONREF", "NONKEY")
-"""What is decoded under ever more load: all, those that others refer to, key frames."""
-LOOK_AGAIN_S = 2.0
 
 _REASONS: tuple[tuple[type[Exception], SourceReason], ...] = (
     (av.error.HTTPUnauthorizedError, "unauthorised"),
@@ -89,8 +82,8 @@ class LiveVideo:
         self._stall_s = stall_s
         self._stack = ExitStack()
         self._messages = self._stack.enter_context(ffmpeg_messages())
-        self.heard_s = self._picture_s = self._since_s = time.monotonic()
-        self._waited_s = self._idle_s = self._lag_s = 0.0
+        self.heard_s = self._picture_s = time.monotonic()
+        self._waited_s = 0.0
         try:
             self._container = self._open(target, format_, options)
             self._stream = only_video(self._container, name)
@@ -105,7 +98,7 @@ class LiveVideo:
         self._gate = Gate()
         self._clock = LiveClock()
         self._converter = Converter()
-        self._level = 0
+        self._overload = Overload(self.heard_s)
         self._tap: PacketTap | None = None
         self._messages.clear()
         self.undecoded = 0
@@ -151,7 +144,7 @@ class LiveVideo:
                 raise self._lost(error, connected=True) from None
             now_s = time.monotonic()
             self._waited_s += now_s - asked_s
-            self._idle_s += now_s - asked_s
+            self._overload.waited_s += now_s - asked_s
             # at its timeout FFmpeg first hands out what it still holds, as if nothing were the matter
             if self._waited_s >= self._stall_s:
                 raise SourceLost(f"{self._name}: no video has come for {self._stall_s:g} s", "timeout")
@@ -162,21 +155,30 @@ class LiveVideo:
     def _decode(self, packet: Packet[Stream]) -> None:
         if self._something_is_missing() or packet.is_corrupt:
             self._gate.lost(packet.pts)
-        self._choose_level(packet.is_keyframe)
+        self._overload.packet(self.heard_s, self._clock.lag_s, keyframe=packet.is_keyframe)
         if self._tap is not None:
             self._tap.packet(packet)
         try:
-            frames = self._stream.codec_context.decode(packet)
+            frames = self._frames_of(packet)
         except FFmpegError:
             self._gate.lost(packet.pts)
             frames = []
         if self._something_is_missing():
             self._gate.lost(packet.pts)
-        if not frames and self._level:
+        if not frames and self._overload.level:
             self.undecoded += 1
         self._frames.extend(frames)
         if self.heard_s - self._picture_s > max(PICTURELESS_S, self._stall_s):
             raise SourceLost(f"{self._name}: what comes cannot be decoded", "decode")
+
+    def _frames_of(self, packet: Packet[Stream]) -> list[VideoFrame]:
+        decoder = self._stream.codec_context
+        decoder.skip_frame = LEAVE_OUT[self._overload.level]
+        frames = decoder.decode(packet)
+        if self._overload.level == KEYS_ONLY and packet.is_keyframe:  # nothing that is decoded now could come before it
+            frames += decoder.decode(None)
+            decoder.flush_buffers()
+        return frames
 
     def _something_is_missing(self) -> bool:
         """Whether FFmpeg has complained since the last time: lost packets raise nothing and mark nothing."""
@@ -187,22 +189,6 @@ class LiveVideo:
         )
         self._messages.clear()
         return missing
-
-    def _choose_level(self, keyframe: bool) -> None:
-        """From time to time: leaves out more, or less, which can only begin at a key frame."""
-        self._lag_s = max(self._lag_s, self._clock.lag_s)
-        watched_s = self.heard_s - self._since_s
-        if watched_s < LOOK_AGAIN_S:
-            return
-        idle = self._idle_s / watched_s
-        if idle < IDLE_MIN and self._lag_s > LAG_MAX_S and self._level < len(LEAVE_OUT) - 1:
-            self._level += 1
-        elif idle > IDLE_ENOUGH and self._level:
-            if not keyframe:
-                return
-            self._level -= 1
-        self._stream.codec_context.skip_frame = LEAVE_OUT[self._level]
-        self._since_s, self._idle_s, self._lag_s = self.heard_s, 0.0, 0.0
 
     def _picture(self, frame: VideoFrame) -> Picture | None:
         arrival_s = time.monotonic()

@@ -9,7 +9,7 @@ import av
 import pytest
 from pydantic import ValidationError
 
-from pipeline.capture.live import LOOK_AGAIN_S, Gate, LiveVideo, reason_for
+from pipeline.capture.live import Gate, LiveVideo, reason_for
 from pipeline.capture.login import Login
 from pipeline.capture.source import SourceLost
 from pipeline.capture.sources import camera, rtsp
@@ -188,22 +188,3 @@ def test_what_holds_no_video_is_looked_for_again() -> None:
     with pytest.raises(SourceLost, match="holds no video") as caught:
         pattern("sine")
     assert caught.value.reason == "not video"
-
-
-def test_late_decoding_leaves_pictures_out_and_takes_them_in_again() -> None:
-    """One level at a time; only where it is late because it never waits, and back only at a key frame."""
-    video = pattern()
-    context = video._stream.codec_context
-    seen = []
-    for lag_s, idle, keyframe in [
-        (1, 0.5, False), (0, 0, False), (1, 0, False), (1, 0.1, False), (1, 0, False), (1, 0, True),
-        (0, 0.2, True), (1, 0.5, False), (1, 0.5, True), (0, 0.5, True), (0, 0.5, True),
-    ]:  # fmt: skip
-        video._clock.lag_s = lag_s
-        video._since_s = video.heard_s - LOOK_AGAIN_S
-        video._idle_s = idle * LOOK_AGAIN_S
-        video._lag_s = 0
-        video._choose_level(keyframe)
-        seen.append(context.skip_frame)
-    assert seen == ["DEFAULT"] * 2 + ["NONREF"] * 2 + ["NONKEY"] * 4 + ["NONREF", "DEFAULT", "DEFAULT"]
-    video.close()

@@ -77,7 +77,7 @@ def test_every_packet_has_its_place_on_the_sources_clock(video: Path, tmp_path: 
 
 
 def test_pictures_that_are_shown_later_than_decoded_say_by_how_much(tmp_path: Path) -> None:
-    options = {"preset": "veryfast", "bf": "2", "b-adapt": "0", "qp": "18"}
+    options = {"preset": "veryfast", "qp": "18", "x264-params": "bframes=2:b-adapt=0"}
     video = write_moving(tmp_path / "b.mp4", 60, gop=10, options=options)
     ring = ring_in(tmp_path)
     play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0))
