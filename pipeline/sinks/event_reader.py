@@ -37,10 +37,13 @@ class Gap(NamedTuple):
 
 
 class EventReader:
-    """A log seen from outside; belongs to one thread. Events are in the JSON form of ``schema``."""
+    """A log seen from outside; belongs to one thread. Events are in the JSON form of ``schema``.
+
+    Everything raises ``Disconnected`` where the log cannot be read now.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises ``ConfigError`` where there is no event log, ``Disconnected`` where it cannot be read now."""
+        """Raises ``ConfigError`` where there is no event log."""
         self.path = path
         if not path.is_file():
             raise ConfigError(f"there is no event log at {path}")
@@ -65,7 +68,7 @@ class EventReader:
 
     @property
     def bounds(self) -> Bounds:
-        oldest, newest = self._database.execute("SELECT (SELECT min(seq) FROM events), newest FROM log").fetchone()
+        [(oldest, newest)] = self._rows("SELECT (SELECT min(seq) FROM events), newest FROM log")
         return Bounds(newest + 1 if oldest is None else oldest, newest)
 
     def after(
@@ -92,7 +95,7 @@ class EventReader:
 
     def episode(self, event_id: str) -> list[dict[str, Any]]:
         """Every event of one episode, newest first."""
-        rows = self._database.execute("SELECT seq, body FROM events WHERE id = ? ORDER BY seq DESC", (event_id,))
+        rows = self._rows("SELECT seq, body FROM events WHERE id = ? ORDER BY seq DESC", event_id)
         return [self._json(number, body) for number, body in rows]
 
     def _select(
@@ -110,14 +113,12 @@ class EventReader:
                 where += f" AND {column} IN ({', '.join('?' * len(wanted))})"
                 values += wanted
         query = f"SELECT seq, body FROM events WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608  no value is in it
-        return [self._json(number, body) for number, body in self._database.execute(query, (*values, limit))]
+        return [self._json(number, body) for number, body in self._rows(query, *values, limit)]
 
     def cursor_since(self, wall_ns: int) -> int:
         """The number behind which everything was logged at that wall clock or later."""
-        row = self._database.execute(
-            "SELECT min(seq) FROM events WHERE logged_ns >= ?", (_fitting(wall_ns),)
-        ).fetchone()
-        return self.bounds.newest if row[0] is None else int(row[0]) - 1
+        [(first,)] = self._rows("SELECT min(seq) FROM events WHERE logged_ns >= ?", _fitting(wall_ns))
+        return self.bounds.newest if first is None else int(first) - 1
 
     def gap(self, log_id: str | None, seq: int) -> Gap | None:
         """What keeps a reader that has had everything up to ``seq`` of that log from going on; None: nothing.
@@ -131,8 +132,13 @@ class EventReader:
 
     def open_episodes(self) -> list[dict[str, Any]]:
         """The newest event of every episode that is open."""
-        rows = self._database.execute("SELECT seq, body FROM open ORDER BY seq")
-        return [self._json(number, body) for number, body in rows]
+        return [self._json(number, body) for number, body in self._rows("SELECT seq, body FROM open ORDER BY seq")]
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise Disconnected(f"event log {self.path}: {error}") from error
 
     def _json(self, seq: int, body: bytes) -> dict[str, Any]:
         return to_json(body, log_id=self.log_id, seq=seq)

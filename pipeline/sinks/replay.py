@@ -7,7 +7,6 @@ dropped.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 import time
 from collections.abc import Collection
@@ -76,7 +75,7 @@ class ReplayServer:
             self.malformed += 1
             return
         # whoever does not read, or asks while the disk is away, will ask again
-        with contextlib.suppress(zmq.Again, sqlite3.OperationalError):
+        with contextlib.suppress(zmq.Again, Disconnected):
             found = answer(reader, ask, self._sources)
             self._socket.send_multipart([*envelope, msgspec.json.encode(found)], zmq.NOBLOCK)
 

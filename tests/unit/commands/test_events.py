@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,20 @@ def test_a_log_that_ends_with_its_run_ends_what_follows_it(run_base: Path, capsy
     follower.join(30)
     assert not follower.is_alive()
     assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == [1]
+
+
+def test_a_log_that_cannot_be_read_any_more_ends_it_with_one_line(
+    kept: EventLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    follower = threading.Thread(target=lambda: codes.append(main(["events", "gate", "--after", "0", "--follow"])))
+    follower.start()
+    wait_until(lambda: len(log_readers(kept.path)) > 1, "the follower")
+    with contextlib.closing(sqlite3.connect(kept.path)) as database:
+        database.execute("DROP TABLE events")
+    follower.join(30)
+    assert codes == [1]
+    assert capsys.readouterr().err == f"error: event log {kept.path}: no such table: events\n"
 
 
 def log_readers(path: Path) -> list[str]:
