@@ -23,6 +23,7 @@ import zmq
 
 from pipeline import config, plan, wiring
 from pipeline.errors import PipelineError
+from pipeline.place import Place
 from pipeline.stage import run
 from pipeline.transport.channel import HealthSender
 
@@ -79,7 +80,7 @@ def _run(task: Task, context: zmq.Context[zmq.Socket[bytes]], stop: _Stop, told:
     site = config.check(task.values, task.origin)
     run_dir = Path(task.run_dir)
     models_dir = Path(task.models_dir) if task.models_dir else None
-    here = wiring.Place(task.run_id, run_dir, context, task.restarted, models_dir, told)
+    here = Place(task.run_id, run_dir, context, task.restarted, models_dir, told)
     health = HealthSender(context, run_dir / plan.HEALTH_SOCKET)
     with contextlib.closing(health):
         stage = wiring.build(site, task.stage, here)

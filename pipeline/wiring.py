@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from pipeline.errors import StartupError
+from pipeline.place import Place
 from pipeline.plan import (
     ANNOTATOR,
     INFERENCE,
@@ -32,7 +31,7 @@ from pipeline.plan import (
 )
 from pipeline.specs import Site
 from pipeline.stage import Stage
-from pipeline.transport.channel import Bell, BellListener, ipc
+from pipeline.transport.channel import BellListener, ipc
 from pipeline.transport.head import DETACHED, Head
 from pipeline.transport.packet_ring import PacketRing
 from pipeline.transport.results import ResultLog
@@ -42,35 +41,6 @@ from pipeline.types import Layout
 if TYPE_CHECKING:
     from pipeline.capture.tap import PacketTap
     from pipeline.sinks.overlay import Overlay
-
-Context = zmq.Context[zmq.Socket[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a stage runs. told: the stage's sources, each time they have changed since; else None."""
-
-    run_id: str
-    run_dir: Path
-    context: Context
-    restarted: bool = False
-    models_dir: Path | None = None
-    told: Callable[[], list[str] | None] = lambda: None
-
-    def state_dir(self, *names: str) -> Path:
-        """A directory of its own for a part, which outlives the part's process but not the run."""
-        path = self.run_dir.joinpath("state", *names)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def bell_path(self, source: str, what: str) -> Path:
-        return self.run_dir / f"{source}.{what}-bell"
-
-    def bell(self, source: str, what: str) -> Bell:
-        return Bell(self.context, self.bell_path(source, what))
-
-    def listener(self, source: str, what: str) -> BellListener:
-        return BellListener(self.context, self.bell_path(source, what))
 
 
 def build(site: Site, name: str, place: Place) -> Stage:
