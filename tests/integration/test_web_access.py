@@ -1,80 +1,23 @@
-"""Who may see the page, and what happens to those who try otherwise: real connections, byte by byte."""
+"""Who may see the page: logins, sessions, tokens and names, over real connections."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
-import socket
-import ssl
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import StartupError
-from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.kinds import web
-from pipeline.sinks.sink import SinkContext
-from pipeline.sinks.view import SiteView
 from pipeline.sinks.web import app as web_app
-from pipeline.sinks.web import server as web_server
 from pipeline.sinks.web.access import TRIES_MAX, Tries
 from pipeline.sinks.web.passwords import hashed, is_hash, matches
 from tests.browser import browser, watched_page
-from tests.runs import free_port, wait_until
+from tests.runs import free_port
+from tests.web_page import ANNA, Page, served
 
 TOKEN = "a-token-that-is-long-enough"
-ANNA = "correct horse battery"
-Headers = dict[str, str]
-
-
-class Page:
-    """A server without cameras."""
-
-    def __init__(self, directory: Path, port: int, **options: Any) -> None:
-        directory.mkdir(exist_ok=True)
-        self.port = port
-        config = web.Config.model_validate({"bind": f"127.0.0.1:{port}", **options})
-        self.sink = web.create(config, SinkContext("page", "run-1", directory))
-        self.tls: ssl.SSLContext | None = None
-
-    def open(self, site: SiteView | None = None) -> None:
-        self.sink.open(site or SiteView("site", {}))
-        wait_until(self._answers, "the server")
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port)).close()
-            return True
-        return False
-
-    def ask(
-        self, path: str, method: str = "GET", headers: Headers | None = None, body: str = ""
-    ) -> tuple[int, Headers, bytes]:
-        """Status, headers in lower case, body."""
-        kind: Any = http.client.HTTPConnection if self.tls is None else http.client.HTTPSConnection
-        options = {} if self.tls is None else {"context": self.tls}
-        connection = kind("127.0.0.1", self.port, timeout=30, **options)
-        with contextlib.closing(connection):
-            connection.request(method, path, body or None, headers or {})
-            answer = connection.getresponse()
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-
-    def raw(self, data: bytes) -> bytes:
-        """The first bytes of the answer to these very bytes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
-            connection.sendall(data)
-            return connection.recv(4096)
-
-    def log_in(self, user: str = "anna", password: str = ANNA, **headers: str) -> tuple[int, Headers, bytes]:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self.ask("/login", "POST", form | headers, urlencode({"user": user, "password": password}))
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +27,14 @@ def anna() -> str:
 
 @pytest.fixture
 def open_page(tmp_path: Path) -> Iterator[Page]:
-    page = Page(tmp_path / "state", free_port(), hosts=["cameras.example"])
-    page.open()
-    yield page
-    page.sink.close()
+    with served(tmp_path, hosts=["cameras.example"]) as page:
+        yield page
 
 
 @pytest.fixture
 def closed_page(tmp_path: Path, anna: str) -> Iterator[Page]:
-    page = Page(tmp_path / "state", free_port(), users={"anna": anna}, token=TOKEN)
-    page.open()
-    yield page
-    page.sink.close()
+    with served(tmp_path, users={"anna": anna}, token=TOKEN) as page:
+        yield page
 
 
 def test_on_loopback_nobody_has_to_log_in(open_page: Page) -> None:
@@ -207,65 +146,6 @@ def test_pages_of_others_change_nothing_and_see_no_video(closed_page: Page, orig
     assert closed_page.ask("/api/v1/sources/gate/live", headers=upgrade)[0] == 403
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/assets/../index.html", "/assets/..%2f..%2fapp.py", "/assets/%2e%2e/%2e%2e/app.py", "/assets//etc/passwd",
-        "/assets/..\\..\\app.py", "/api/v1/recordings/..%2f..%2f..%2fetc%2fpasswd",
-        "/api/v1/recordings/%2fetc%2fpasswd",
-        "/api/v1/clips/..%2f..%2fetc/passwd", "/api/v1/clips/01KAP5ZK7QABCDEF0000000001/..%2fpasswd",
-        "/api/v1/sources/..%2f..%2fetc%2fpasswd/picture.jpg", "/%00", "/assets/app.js%00.css",
-    ],
-)  # fmt: skip
-def test_paths_lead_nowhere_else(open_page: Page, path: str) -> None:
-    status, headers, body = open_page.ask(path)
-    assert status in (400, 404, 405)
-    assert b"root:" not in body
-    assert b"import" not in body
-    assert "x-content-type-options" in headers
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: a\r\n b: folded\x00\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 2_000_000 + b"\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET /\r\nSet-Cookie: a=b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-    ],
-)  # fmt: skip
-def test_broken_requests_get_a_400_or_nothing(open_page: Page, data: bytes) -> None:
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        answer = open_page.raw(data)
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 400"), answer
-    assert open_page.ask("/")[0] == 200
-
-
-@pytest.mark.parametrize(
-    "query",
-    ["limit=0", "limit=501", "limit=x", "before=-1", "since=yesterday", "since=2026-11-22T00:00:00", "until=1e9",
-     "source=%27%20OR%201=1--", "kind=../..", "source=" + "a," * 200 + "a"],
-)  # fmt: skip
-def test_wrong_queries_are_told_what_is_right(open_page: Page, query: str) -> None:
-    status, _, body = open_page.ask(f"/api/v1/events?{query}")
-    assert status == 400
-    assert query.partition("=")[0] in json.loads(body)["error"]
-
-
-@pytest.mark.parametrize("address", ["events", "clips"])
-@pytest.mark.parametrize("query", ["since=9999-01-01T00:00:00Z", "until=0002-01-01T00:00:00Z"])
-def test_times_beyond_every_log_are_taken(tmp_path: Path, address: str, query: str) -> None:
-    page = Page(tmp_path / "state", free_port())
-    with contextlib.closing(EventLog(tmp_path / "log/events.sqlite", "run-1")) as log:
-        page.open(SiteView("site", {}, event_log=log.path))
-        status, _, body = page.ask(f"/api/v1/{address}?{query}")
-        page.sink.close()
-    assert (status, body) == (200, b"[]")
-
-
 def test_logins_in_another_form_are_refused_without_a_word_in_the_log(
     closed_page: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -278,58 +158,6 @@ def test_logins_in_another_form_are_refused_without_a_word_in_the_log(
     request = b"GET /api/v1/sources HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: " + cookie + b"\r\n\r\n"
     assert closed_page.raw(request).startswith(b"HTTP/1.1 401")
     assert caplog.records == []
-
-
-def test_whoever_does_not_ask_is_let_go(open_page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_server, "REQUEST_WITHIN_S", 0.3)
-    idle = [socket.create_connection(("127.0.0.1", open_page.port), timeout=30) for _ in range(50)]
-    for connection in idle[::2]:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
-    started_s = time.monotonic()
-    assert open_page.ask("/")[0] == 200
-    assert time.monotonic() - started_s < 5
-    for connection in idle:
-        with contextlib.suppress(ConnectionError):
-            assert connection.recv(1) == b""
-        connection.close()
-
-
-@pytest.mark.parametrize("more", [b"", b"G", b"GET /login HTTP/1.1\r\nHost: "])
-def test_whoever_has_asked_once_is_let_go_too(open_page: Page, monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
-    monkeypatch.setattr(web_server, "REQUEST_WITHIN_S", 0.3)
-    with socket.create_connection(("127.0.0.1", open_page.port), timeout=4) as connection:
-        connection.sendall(b"GET /api/v1/sources HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-        connection.sendall(more)
-        with contextlib.suppress(ConnectionError):
-            while connection.recv(4096):
-                pass
-
-
-def test_over_tls_the_cookie_is_for_tls_alone(tmp_path: Path, anna: str) -> None:
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"), "-days", "2"]
-    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *subject],
-                          capture_output=True, check=False)  # fmt: skip
-    if made.returncode:
-        pytest.skip("openssl cannot make a certificate here")
-    page = Page(tmp_path / "state", free_port(), users={"anna": anna},
-                tls_certificate=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")  # fmt: skip
-    page.tls = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-    page.open()
-    cookie = page.log_in()[1]["set-cookie"]
-    assert cookie.startswith("__Host-session=")
-    assert "secure" in cookie.lower()
-    assert page.ask("/api/v1/sources", headers={"Cookie": cookie.partition(";")[0]})[0] == 200
-    page.sink.close()
-
-
-def test_a_wrong_certificate_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("nothing")
-    page = Page(tmp_path / "state", free_port(), tls_certificate=tmp_path / "cert.pem", tls_key=tmp_path / "cert.pem")
-    with pytest.raises(StartupError, match=r"sink page: .*cert\.pem: not a certificate and its key"):
-        page.sink.open(SiteView("site", {}))
-    page.sink.close()
 
 
 @pytest.mark.parametrize(
