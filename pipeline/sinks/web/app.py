@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,14 @@ from starlette.websockets import WebSocket
 from pipeline import __version__
 from pipeline.sinks.view import SiteView
 from pipeline.sinks.web.access import SESSION_S, Access, TooManyTries
+from pipeline.sinks.web.disk import Disk, DiskTrouble
+from pipeline.sinks.web.download import Download, look_at
 from pipeline.sinks.web.feed import Feed
 from pipeline.sinks.web.figures import Figures
 from pipeline.sinks.web.guard import Guard, address_of, cookie_name
 from pipeline.sinks.web.history import BadQuery, History
 from pipeline.sinks.web.news import News
+from pipeline.sinks.web.recordings import Recordings
 from pipeline.sinks.web.server import REQUEST_WITHIN_S
 from pipeline.sinks.web.stills import Stills
 from pipeline.sinks.web.streams import Streaming, mjpeg, send_video
@@ -48,7 +50,9 @@ class Pages:
         self._executor = executor
         self._closing = closing
         self._figures = figures
-        self._history = History(site.event_log, site.evidence, site.recordings)
+        self._history = History(site.event_log, site.evidence)
+        self._recordings = Recordings(site.recordings)
+        self._evidence_disk, self._recordings_disk = Disk("evidence"), Disk("recordings")
         self._news = News(figures, self._history, executor)
         self._feeds: dict[str, Feed] = {}
         self._stills: dict[str, Stills] = {}
@@ -61,13 +65,19 @@ class Pages:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.ensure_future(self._news.watch())
+        tasks = [asyncio.ensure_future(self._news.watch()), asyncio.ensure_future(self._end())]
         try:
             yield
         finally:
-            watching.cancel()
+            for task in tasks:
+                task.cancel()
             for feed in self._feeds.values():
                 feed.close()
+
+    async def _end(self) -> None:
+        await self._closing.wait()
+        self._evidence_disk.give_up()
+        self._recordings_disk.give_up()
 
     def routes(self) -> list[BaseRoute]:
         api = "/api/v1"
@@ -88,7 +98,7 @@ class Pages:
             Route(f"{api}/events/stream", self._stream),
             Route(f"{api}/clips", self._clips),
             Route(f"{api}/clips/{{event}}/{{kind}}", self._evidence),
-            Route(f"{api}/recordings", self._recordings),
+            Route(f"{api}/recordings", self._recordings_there),
             Route(f"{api}/recordings/{{name}}", self._recording),
             Mount("/assets", StaticFiles(directory=PAGE / "assets")),
         ]
@@ -185,15 +195,21 @@ class Pages:
     async def _clips(self, request: Request) -> Response:
         return JSONResponse(await self._in_thread(self._history.clips, dict(request.query_params)))
 
-    async def _evidence(self, request: Request) -> Response:
-        event, kind = request.path_params["event"], request.path_params["kind"]
-        return _file(await self._in_thread(self._history.evidence, event, kind))
+    async def _evidence(self, request: Request) -> Download:
+        names = request.path_params["event"], request.path_params["kind"]
+        return await self._file(self._evidence_disk, self._history.evidence, *names)
 
-    async def _recordings(self, _: Request) -> Response:
-        return JSONResponse(await self._in_thread(self._history.recordings))
+    async def _recordings_there(self, _: Request) -> Response:
+        return JSONResponse(await self._recordings_disk.do(self._recordings.listed))
 
-    async def _recording(self, request: Request) -> Response:
-        return _file(await self._in_thread(self._history.recording, request.path_params["name"]))
+    async def _recording(self, request: Request) -> Download:
+        return await self._file(self._recordings_disk, self._recordings.find, request.path_params["name"])
+
+    async def _file(self, disk: Disk, find: Callable[..., Path | None], *names: str) -> Download:
+        file = await disk.do(look_at, find, *names)
+        if file is None:
+            raise HTTPException(404, "there is no such file")
+        return Download(file, disk, self._closing)
 
     def _known(self, request: Request) -> str:
         name: str = request.path_params["source"]
@@ -211,7 +227,7 @@ def application(pages: Pages, context: zmq.asyncio.Context) -> Guard:
     app = Starlette(
         routes=pages.routes(),
         lifespan=pages.lifespan,
-        exception_handlers={HTTPException: _http_error, BadQuery: _bad_query},
+        exception_handlers={HTTPException: _http_error, BadQuery: _bad_query, DiskTrouble: _disk_trouble},
     )
     return Guard(app, pages.access)
 
@@ -223,6 +239,10 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 async def _bad_query(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
+
+
+async def _disk_trouble(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 503)
 
 
 async def _form(request: Request) -> Mapping[str, str]:
@@ -241,11 +261,3 @@ async def _form(request: Request) -> Mapping[str, str]:
     except ValueError as error:
         raise HTTPException(400, f"a login has user and password, and at most {_FIELDS_MAX} fields") from error
     return {name: found[0] for name, found in values.items()}
-
-
-def _file(path: Path | None) -> Response:
-    if path is None:
-        raise HTTPException(404, "there is no such file")
-    # what is still written is not shown; ranges let players seek
-    tag = hashlib.sha256(str(path.stat()).encode()).hexdigest()[:32]
-    return FileResponse(path, headers={"etag": f'"{tag}"', "cache-control": "private, max-age=3600"})

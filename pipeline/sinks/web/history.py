@@ -1,11 +1,9 @@
-"""What the page shows of the past: events out of their log, and the files that belong to them."""
+"""What the page shows of the past: events out of their log, and the evidence that belongs to them."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +16,6 @@ T = TypeVar("T")
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _KEPT = ("crop", "snapshot", "clip")
-_GROWING = re.compile(r".*\.part(-\d+)?\.mp4")
 
 
 class BadQuery(ValueError):
@@ -31,10 +28,10 @@ class History:
     Every method may be called in any thread.
     """
 
-    def __init__(self, log: Path | None, evidence: Sequence[Path], recordings: Sequence[Path]) -> None:
+    def __init__(self, log: Path | None, evidence: Sequence[Path]) -> None:
+        """evidence: the folders of the configuration."""
         self._log = log
-        self._evidence = [path.resolve() for path in evidence]
-        self._recordings = recordings
+        self._evidence = evidence
 
     def _read(self, read: Callable[[EventReader], T], otherwise: T) -> T:
         if self._log is None:
@@ -100,7 +97,10 @@ class History:
         ]
 
     def evidence(self, event_id: str, kind: str) -> Path | None:
-        """The file that shows an episode: named by the log, and inside a folder of the configuration."""
+        """The file that shows an episode: named by the log, and inside a folder of the configuration.
+
+        Touches the disk with the evidence.
+        """
         if not _ULID.fullmatch(event_id) or kind not in _KEPT:
             return None
 
@@ -116,41 +116,9 @@ class History:
 
     def _inside(self, named: str) -> Path | None:
         path = Path(named).resolve()
-        return path if path.is_file() and any(path.is_relative_to(folder) for folder in self._evidence) else None
-
-    def recordings(self) -> list[dict[str, Any]]:
-        """Newest first."""
-        found = []
-        for path in self._recorded().values():
-            with contextlib.suppress(FileNotFoundError):  # it has just become too old
-                found.append((path, path.stat()))
-        return [
-            {
-                "name": path.name,
-                "bytes": s.st_size,
-                "modified_s": round(s.st_mtime),
-                "url": f"/api/v1/recordings/{path.name}",
-            }
-            for path, s in sorted(found, key=lambda pair: -pair[1].st_mtime)
-        ]
-
-    def recording(self, name: str) -> Path | None:
-        """By its name alone, looked up in what there is."""
-        return self._recorded().get(name)
-
-    def _recorded(self) -> dict[str, Path]:
-        files: dict[str, Path] = {}
-        for place in self._recordings:
-            for path in _mp4_in(place) if place.is_dir() else [place]:
-                if path.is_file() and not path.is_symlink():
-                    files.setdefault(path.name, path)
-        return files
-
-
-def _mp4_in(folder: Path) -> Iterator[Path]:
-    """Those that are whole. Folders that are removed meanwhile are passed over, as ``rglob`` does not."""
-    for where, _, names in os.walk(folder):
-        yield from (Path(where, name) for name in names if name.endswith(".mp4") and not _GROWING.fullmatch(name))
+        return (
+            path if path.is_file() and any(path.is_relative_to(folder.resolve()) for folder in self._evidence) else None
+        )
 
 
 def _number(query: Mapping[str, str], name: str, default: Any, lowest: int, highest: int) -> Any:

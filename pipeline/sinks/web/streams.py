@@ -35,12 +35,12 @@ async def send_video(socket: WebSocket, feed: Feed, view: View) -> None:
         await socket.accept()
     except (WebSocketDisconnect, RuntimeError):  # it has gone already
         return
-    await _first_of(_await_end(socket), _send_fragments(socket, feed, view))
+    await first_of(_await_end(socket), _send_fragments(socket, feed, view))
     with contextlib.suppress(*_GONE):
         await socket.close()
 
 
-async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
+async def first_of(*work: Coroutine[Any, Any, Any]) -> None:
     """Until one of them ends, however; the others are cancelled."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
@@ -90,7 +90,7 @@ class Streaming:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        await _first_of(_disconnected(receive), self._send(send), self._closing.wait())
+        await first_of(disconnected(receive), self._send(send), self._closing.wait())
         with contextlib.suppress(*_GONE):
             await send({"type": "http.response.body", "body": b""})
 
@@ -100,7 +100,7 @@ class Streaming:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -28,17 +28,16 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
 
 
 def test_before_there_is_a_log_nothing_has_happened(tmp_path: Path) -> None:
-    for history in (History(None, [], []), History(tmp_path / "none.sqlite", [], [])):
+    for history in (History(None, []), History(tmp_path / "none.sqlite", [])):
         assert history.events({}) == []
         assert history.clips({}) == []
         assert history.position() == ("", 0)
         assert history.since("", 0) == (None, [])
-        assert history.recordings() == []
 
 
 def test_events_are_filtered_and_paged(log: EventLog) -> None:
     log.append([event(n, source="gate" if n % 2 else "yard") for n in range(1, 9)])
-    history = History(log.path, [], [])
+    history = History(log.path, [])
 
     def found(**query: str) -> list[int]:
         return [e["seq"] for e in history.events(query)]
@@ -70,42 +69,11 @@ def test_only_files_that_the_log_names_inside_the_folders_are_shown(tmp_path: Pa
             episode, phase="update", number=1, evidence=(Evidence("clip", str(path), 4, "0" * 64),)
         )
         log.append([episode, update])
-    history = History(log.path, [folder], [])
+    history = History(log.path, [folder])
     assert [history.evidence(episode.id, "clip") for episode in episodes] == [inside, None, None, None, None]
     assert history.evidence(episodes[0].id, "crop") is None
     assert history.evidence("../../etc/passwd", "clip") is None
     assert len(history.clips({})) == len(paths)
-
-
-def test_recordings_are_found_by_name_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "recordings"
-    (folder / "2026").mkdir(parents=True)
-    (folder / "2026/gate.mp4").write_bytes(b"video")
-    (folder / "index.jsonl").write_bytes(b"{}")
-    (tmp_path / "other.mp4").write_bytes(b"none")
-    history = History(None, [], [folder, tmp_path / "missing.mp4"])
-    assert [item["name"] for item in history.recordings()] == ["gate.mp4"]
-    assert history.recording("gate.mp4") == folder / "2026/gate.mp4"
-    for name in ("other.mp4", "../other.mp4", "2026/gate.mp4", "index.jsonl", ""):
-        assert history.recording(name) is None
-
-
-def test_what_still_grows_is_no_recording_yet(tmp_path: Path) -> None:
-    (tmp_path / "2026-11-18").mkdir()
-    for name in ("gate.mp4", "2026-11-18/yard.mp4", "2026-11-18/lane.part.mp4", "out.part-1.mp4"):
-        (tmp_path / name).touch()
-    history = History(None, [], [tmp_path])
-    assert sorted(item["name"] for item in history.recordings()) == ["gate.mp4", "yard.mp4"]
-    assert history.recording("lane.part.mp4") is None
-    assert history.recording("out.part-1.mp4") is None
-
-
-def test_what_is_removed_while_it_is_looked_for_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gate.mp4").touch()
-    history = History(None, [], [tmp_path])
-    there = history._recorded() | {"gone.mp4": tmp_path / "gone.mp4"}
-    monkeypatch.setattr(history, "_recorded", lambda: there)
-    assert [item["name"] for item in history.recordings()] == ["gate.mp4"]
 
 
 def test_evidence_is_looked_up_by_its_event_alone(
@@ -126,7 +94,7 @@ def test_evidence_is_looked_up_by_its_event_alone(
         return as_json(reader, seq, body)
 
     monkeypatch.setattr(EventReader, "_json", counted)
-    assert History(log.path, [tmp_path], []).evidence(shown.id, "clip") == clip
+    assert History(log.path, [tmp_path]).evidence(shown.id, "clip") == clip
     assert decoded == [2, 1]
 
 
@@ -135,7 +103,7 @@ def test_a_listener_that_comes_back_misses_nothing_and_hears_of_a_gap(tmp_path: 
 
     async def said(last: str, count: int) -> list[str]:
         with ThreadPoolExecutor(1) as executor:
-            news = News(Figures({}, tmp_path / "counts.json"), History(log.path, [], []), executor)
+            news = News(Figures({}, tmp_path / "counts.json"), History(log.path, []), executor)
             async with asyncio.timeout(30), aclosing(news.listen(last)) as told:
                 return [(await anext(told)).decode() for _ in range(count)]
 

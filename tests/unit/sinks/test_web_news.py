@@ -31,7 +31,7 @@ def test_a_log_that_cannot_be_read_for_a_while_delays_the_news_and_does_not_end_
 
     async def hear(log: EventLog) -> str:
         with ThreadPoolExecutor(1) as executor:
-            news = News(Figures({}, tmp_path / "counts.json"), History(log.path, [], []), executor)
+            news = News(Figures({}, tmp_path / "counts.json"), History(log.path, []), executor)
             _rename(log.path, "events", "away")
             watching = asyncio.ensure_future(news.watch())
             await asyncio.wait([watching], timeout=0.5)
