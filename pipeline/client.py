@@ -12,11 +12,12 @@ is done with, and gives it as ``cursor`` the next time, misses nothing between t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import zmq
 import zmq.asyncio
@@ -30,7 +31,9 @@ __all__ = ["DEFAULT_ADDRESS", "EventRecord", "EvidenceRecord", "Gap", "Keys", "s
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
 _MESSAGE_MAX = 4 << 20
-_POLL_S = 0.1
+_POLL_MS = 100
+
+P = TypeVar("P", bound=zmq.Poller)
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +52,29 @@ def log_gap(gap: Gap) -> None:
     log.warning("events are missing before number %d of log %s (%s)", gap.oldest, gap.log_id, gap.reason)
 
 
-class _Sockets:
-    """The two connections to one site."""
+class _Subscription:
+    """The two connections to one site, and what is made of what comes. It never waits: that is the caller's."""
 
-    def __init__(self, context: zmq.Context[Any], address: str, replay: str | None, keys: Keys | None) -> None:
-        self.context = context
-        self.events = context.socket(zmq.SUB)
-        self.replay = context.socket(zmq.DEALER)
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        follower: Follower,
+        on_gap: Callable[[Gap], None],
+        address: str,
+        replay: str | None,
+        keys: Keys | None,
+    ) -> None:
+        self.heard_s = time.monotonic()
+        """When there was something to hand out last."""
+        self._context = context
+        self._follower = follower
+        self._on_gap = on_gap
+        self._sockets = context.socket(zmq.SUB), context.socket(zmq.DEALER)
+        # the same two, but with nothing to be awaited
+        self._events: zmq.Socket[Any] = zmq.Socket.shadow(self._sockets[0])
+        self._replay: zmq.Socket[Any] = zmq.Socket.shadow(self._sockets[1])
         try:
-            for socket, where in ((self.events, address), (self.replay, replay or _next_port(address))):
+            for socket, where in zip(self._sockets, (address, replay or _next_port(address)), strict=True):
                 socket.linger = 0
                 socket.maxmsgsize = _MESSAGE_MAX
                 # a site that is gone without a word (a cable, a frozen process) is noticed within two seconds
@@ -68,8 +85,8 @@ class _Sockets:
                 if keys is not None:
                     curve.introduce(socket, curve.read_pair(keys.secret_key_file), curve.public_key(keys.server_key))
                 _connect(socket, where)
-            self.events.subscribe("event.")
-            self.events.subscribe("cursor.")
+            self._events.subscribe("event.")
+            self._events.subscribe("cursor.")
         except ValueError as error:
             self.close()
             raise ConfigError(str(error)) from error
@@ -77,11 +94,34 @@ class _Sockets:
             self.close()
             raise
 
+    def watched_by(self, poller: P) -> P:
+        """Becomes ready when there is something to take."""
+        for socket in self._sockets:
+            poller.register(socket, zmq.POLLIN)
+        return poller
+
+    def take(self) -> Iterator[EventRecord]:
+        """What is there now; asks for what is missing."""
+        for socket, feed in ((self._events, self._follower.published), (self._replay, self._follower.answered)):
+            with contextlib.suppress(zmq.Again):
+                feed(socket.recv_multipart(zmq.NOBLOCK))
+        if question := self._follower.question(time.monotonic()):
+            try:
+                self._replay.send(question, zmq.NOBLOCK)
+            except zmq.Again:
+                self._follower.not_asked()
+        for item in self._follower.take(time.monotonic()):
+            if isinstance(item, Gap):
+                self._on_gap(item)
+            else:
+                yield item
+            self.heard_s = time.monotonic()
+
     def close(self) -> None:
         """Safe twice."""
-        self.events.close()
-        self.replay.close()
-        self.context.term()
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
 
 
 def _connect(socket: Any, address: str) -> None:
@@ -116,29 +156,12 @@ def subscribe(
     first that can. idle_timeout_s: ends when no event came for so long.
     Raises ``ConfigError`` where an address or a key is none. A site that is not there is waited for.
     """
-    sockets = _Sockets(zmq.Context(), address, replay, keys)
-    try:
-        follower = Follower(cursor, kinds=kinds, sources=sources)
-        poller = zmq.Poller()
-        for socket in (sockets.events, sockets.replay):
-            poller.register(socket, zmq.POLLIN)
-        heard_s = time.monotonic()
-        while idle_timeout_s is None or time.monotonic() - heard_s <= idle_timeout_s:
-            if question := follower.question(time.monotonic()):
-                try:
-                    sockets.replay.send(question, zmq.NOBLOCK)
-                except zmq.Again:
-                    follower.not_asked()
-            for socket, _ in poller.poll(round(_POLL_S * 1000)):
-                _hear(follower, socket is sockets.events, socket.recv_multipart())
-            for item in follower.take(time.monotonic()):
-                if isinstance(item, Gap):
-                    on_gap(item)
-                else:
-                    yield item
-                heard_s = time.monotonic()
-    finally:
-        sockets.close()
+    follower = Follower(cursor, kinds=kinds, sources=sources)
+    with contextlib.closing(_Subscription(zmq.Context(), follower, on_gap, address, replay, keys)) as subscription:
+        poller = subscription.watched_by(zmq.Poller())
+        while idle_timeout_s is None or time.monotonic() - subscription.heard_s <= idle_timeout_s:
+            yield from subscription.take()
+            poller.poll(_POLL_MS)
 
 
 async def subscribe_async(
@@ -152,31 +175,11 @@ async def subscribe_async(
     on_gap: Callable[[Gap], None] = log_gap,
 ) -> AsyncIterator[EventRecord]:
     """``subscribe`` for ``async for``; ends when its task is cancelled or the iterator is closed."""
-    sockets = _Sockets(zmq.asyncio.Context(), address, replay, keys)
-    try:
-        follower = Follower(cursor, kinds=kinds, sources=sources)
-        poller = zmq.asyncio.Poller()
-        for socket in (sockets.events, sockets.replay):
-            poller.register(socket, zmq.POLLIN)
+    context = zmq.asyncio.Context()
+    follower = Follower(cursor, kinds=kinds, sources=sources)
+    with contextlib.closing(_Subscription(context, follower, on_gap, address, replay, keys)) as subscription:
+        poller = subscription.watched_by(zmq.asyncio.Poller())
         while True:
-            if question := follower.question(time.monotonic()):
-                try:
-                    await sockets.replay.send(question, zmq.NOBLOCK)
-                except zmq.Again:
-                    follower.not_asked()
-            for socket, _ in await poller.poll(round(_POLL_S * 1000)):
-                _hear(follower, socket is sockets.events, await socket.recv_multipart())
-            for item in follower.take(time.monotonic()):
-                if isinstance(item, Gap):
-                    on_gap(item)
-                else:
-                    yield item
-    finally:
-        sockets.close()
-
-
-def _hear(follower: Follower, published: bool, frames: list[bytes]) -> None:
-    if published:
-        follower.published(frames)
-    else:
-        follower.answered(frames)
+            for event in subscription.take():
+                yield event
+            await poller.poll(_POLL_MS)
