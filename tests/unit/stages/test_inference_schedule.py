@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,60 +23,14 @@ from tests.unit.stages.fakes import (
     lane_of,
     publish,
 )
+from tests.unit.stages.lives import Inference, writer_in
 
 LAYOUT = Layout(32, 16)
 
 
-class Inference:
-    """One life of an inference that looks five times a second at frames that come 25 times a second."""
-
-    def __init__(
-        self,
-        directory: Path,
-        detector: FakeDetector | None = None,
-        *,
-        pace: Pace | None = None,
-        scene: StillScene | None = None,
-        analytics: FakeAnalytics | None = None,
-        clock: FakeClock | None = None,
-    ) -> None:
-        self.head = Head.attach(directory, "gate")
-        self.results = ResultLog.attach(directory, "gate")
-        self.detector = detector or FakeDetector()
-        lane = lane_of(self.head, self.results, analytics or FakeAnalytics(), pace or Pace(5), scene)
-        self.stage = inference_of([lane], self.detector, clock_ns=clock or time.monotonic_ns)
-        self.stage.open()
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        def step() -> bool:
-            self.stage.step()
-            return condition()
-
-        wait_until(step, what, 30)
-
-    def until_all(self) -> None:
-        self.until(lambda: self.results.published == self.head.next_seq, "all results")
-
-    def reasons(self) -> list[str | None]:
-        return [self.results.result(seq).reason for seq in range(self.results.published)]
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    head_in(tmp_path).close()
-    results = ResultLog.create(tmp_path, "gate")
-    results.detach_events()
-    results.close()
-    return tmp_path
-
-
-def writer_in(directory: Path, *, lossless: bool) -> Writer:
-    return Writer(Head.attach(directory, "gate"), lossless=lossless)
-
-
 def test_a_file_is_looked_at_so_often_and_carried_in_between(directory: Path) -> None:
     writer = writer_in(directory, lossless=True)
-    inference = Inference(directory)
+    inference = Inference(directory, pace=Pace(5))
     for _ in range(5):
         publish(writer, 10)
         inference.until_all()
@@ -93,11 +45,11 @@ def test_a_file_is_looked_at_so_often_and_carried_in_between(directory: Path) ->
 def test_a_file_is_looked_at_in_the_same_frames_after_a_death(directory: Path, killed_behind: int) -> None:
     writer = writer_in(directory, lossless=True)
     publish(writer, killed_behind)
-    first = Inference(directory)
+    first = Inference(directory, pace=Pace(5))
     first.until_all()
     first.stage.close()
     publish(writer, 14 - killed_behind)
-    second = Inference(directory)
+    second = Inference(directory, pace=Pace(5))
     second.until_all()
     assert first.detector.shown + second.detector.shown == [0, 5, 10]
     second.stage.close()
@@ -138,7 +90,7 @@ def test_frames_that_are_not_due_do_not_wait_for_a_worker(directory: Path) -> No
 def test_a_late_look_is_at_the_newest_frame_and_only_missed_looks_are_overload(directory: Path) -> None:
     gate = threading.Event()
     writer = writer_in(directory, lossless=False)
-    inference = Inference(directory, FakeDetector(gate=gate))
+    inference = Inference(directory, FakeDetector(gate=gate), pace=Pace(5))
     publish(writer, 1)
     inference.until(lambda: inference.detector.shown == [0], "the first look")
     publish(writer, 12)
@@ -157,7 +109,7 @@ def test_a_late_look_is_at_the_newest_frame_and_only_missed_looks_are_overload(d
 def test_a_frame_that_comes_at_any_moment_is_looked_at_only_when_it_is_due(directory: Path) -> None:
     """Frames are published by another thread, as fast as it can, while the stage steps."""
     writer = writer_in(directory, lossless=False)
-    inference = Inference(directory)
+    inference = Inference(directory, pace=Pace(5))
     publishing = threading.Thread(target=publish, args=(writer, 600))
     publishing.start()
     inference.until(lambda: not publishing.is_alive() and inference.results.published == 600, "all results")
@@ -175,7 +127,7 @@ def _looked_at(inference: Inference, seq: int) -> FrameRef | None:
 
 def test_a_damaged_frame_is_not_looked_at_and_does_not_count_as_a_look(directory: Path) -> None:
     writer = writer_in(directory, lossless=False)
-    inference = Inference(directory)
+    inference = Inference(directory, pace=Pace(5))
     for seq in range(12):
         grey(20 + seq, LAYOUT).copy_to(writer.claim(LAYOUT))
         writer.publish(time_s=seq / 25, captured_ns=seq, wall_ns=seq, corrupt=seq in (0, 5, 6, 11))
@@ -192,7 +144,7 @@ def test_a_frame_whose_record_is_forgotten_is_not_taken_for_a_damaged_one(direct
     for seq in range(FRAMES + 20):
         grey(20, LAYOUT).copy_to(writer.claim(LAYOUT))
         writer.publish(time_s=seq / 25, captured_ns=seq, wall_ns=seq, corrupt=seq == FRAMES + 10)
-    inference = Inference(directory, pace=Pace())
+    inference = Inference(directory)
     inference.until_all()
     assert inference.results.skipped == {"overload": FRAMES + 18, "corrupt": 1}
     inference.stage.close()
@@ -213,7 +165,7 @@ def test_a_still_scene_is_left_out_unless_somebody_is_in_sight(directory: Path) 
     writer = writer_in(directory, lossless=False)
     analytics = Watching()
     analytics.present = range(20, 23)
-    inference = Inference(directory, pace=Pace(), scene=StillScene((0, 0, 1, 1)), analytics=analytics)
+    inference = Inference(directory, scene=StillScene((0, 0, 1, 1)), analytics=analytics)
     for seq in range(40):
         grey(20 if seq < 18 else 120, LAYOUT).copy_to(writer.claim(LAYOUT))
         writer.publish(time_s=seq / 8, captured_ns=seq, wall_ns=seq)
@@ -227,7 +179,7 @@ def test_a_still_scene_is_left_out_unless_somebody_is_in_sight(directory: Path) 
 
 def test_a_file_is_never_gated(directory: Path) -> None:
     writer = writer_in(directory, lossless=True)
-    inference = Inference(directory, pace=Pace(), scene=StillScene((0, 0, 1, 1)))
+    inference = Inference(directory, scene=StillScene((0, 0, 1, 1)))
     for _ in range(10):
         grey(20, LAYOUT).copy_to(writer.claim(LAYOUT))
         writer.publish(time_s=writer.head.next_seq / 25, captured_ns=0, wall_ns=0)
@@ -239,7 +191,7 @@ def test_a_file_is_never_gated(directory: Path) -> None:
 def test_how_old_frames_are_when_a_look_at_them_begins_is_told(directory: Path) -> None:
     clock = FakeClock()
     writer = writer_in(directory, lossless=False)
-    inference = Inference(directory, pace=Pace(), clock=clock)
+    inference = Inference(directory, clock=clock)
     for age_ms in (5, 5, 5, 40):
         captured_ns = clock()
         grey(20, LAYOUT).copy_to(writer.claim(LAYOUT))

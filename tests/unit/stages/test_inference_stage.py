@@ -17,49 +17,12 @@ from pipeline.transport.ring import SLOTS_MAX, Writer
 from pipeline.types import FrameRef, Result
 from tests.runs import wait_until
 from tests.unit.stages.fakes import FakeAnalytics, FakeDetector, head_in, inference_of, lane_of, publish
-
-
-class Inference:
-    """One life of an inference over a ring and a result log in ``directory``."""
-
-    def __init__(self, directory: Path, detector: FakeDetector, *, in_flight: int = 1) -> None:
-        self.head = Head.attach(directory, "gate")
-        self.results = ResultLog.attach(directory, "gate")
-        self.analytics = FakeAnalytics()
-        self.detector = detector
-        lane = lane_of(self.head, self.results, self.analytics)
-        self.stage = inference_of([lane], detector, in_flight=in_flight)
-        self.stage.open()
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Steps until it is so; the detector's threads need real time."""
-
-        def step() -> bool:
-            self.stage.step()
-            return condition()
-
-        wait_until(step, what, 30)
-
-    def all_results(self) -> list[Result]:
-        return [self.results.result(seq) for seq in range(self.results.published)]
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    head_in(tmp_path).close()
-    results = ResultLog.create(tmp_path, "gate")
-    results.detach_events()
-    results.close()
-    return tmp_path
-
-
-def writer_in(directory: Path, *, lossless: bool) -> Writer:
-    return Writer(Head.attach(directory, "gate"), lossless=lossless)
+from tests.unit.stages.lives import Inference, writer_in
 
 
 def test_a_file_has_every_frame_looked_at_in_order(directory: Path) -> None:
     writer = writer_in(directory, lossless=True)
-    inference = Inference(directory, FakeDetector(), in_flight=3)
+    inference = Inference(directory, in_flight=3)
     for _ in range(4):
         publish(writer, 10)
         published = writer.head.next_seq
@@ -194,7 +157,7 @@ def test_a_far_too_late_inference_still_gives_a_result_for_every_frame(directory
     """More frames than the ring's header remembers: times keep going up."""
     writer = writer_in(directory, lossless=False)
     publish(writer, 1500)
-    inference = Inference(directory, FakeDetector())
+    inference = Inference(directory)
     last: list[Result] = []
     inference.until(lambda: inference.results.published == 1500, "all results")
     last = [inference.results.result(seq) for seq in range(1500 - 200, 1500)]
@@ -209,7 +172,7 @@ def test_a_long_backlog_costs_the_same_for_every_frame(directory: Path, monkeypa
     """All of it is put in order under one lock, and without a heartbeat."""
     frames = 5000
     publish(writer_in(directory, lossless=False), frames)
-    inference = Inference(directory, FakeDetector())
+    inference = Inference(directory)
     asked: list[int] = []
     ref = inference.head.ref
 
@@ -226,19 +189,19 @@ def test_a_long_backlog_costs_the_same_for_every_frame(directory: Path, monkeypa
 
 def test_a_restarted_inference_goes_on_where_the_last_result_is(directory: Path) -> None:
     writer = writer_in(directory, lossless=True)
-    first = Inference(directory, FakeDetector())
+    first = Inference(directory)
     publish(writer, 3)
     first.until(lambda: first.results.published == 3, "three results")
     first.stage.close()
     publish(writer, 2)
-    second = Inference(directory, FakeDetector(), in_flight=2)
+    second = Inference(directory, in_flight=2)
     assert second.analytics.seen == [0, 1, 2]
     writer.head.end("end_of_stream")
     second.until(lambda: second.results.finished, "the end")
     assert sorted(second.detector.shown) == [3, 4]
     assert second.analytics.seen == [0, 1, 2, 3, 4]
     second.stage.close()
-    third = Inference(directory, FakeDetector())
+    third = Inference(directory)
     assert third.stage.step() is None
     assert third.detector.shown == []
     third.stage.close()
@@ -271,9 +234,7 @@ def test_a_frame_that_kills_is_left_out_in_the_end(directory: Path, deadly: int,
         finally:
             inference.stage.close()
     assert lives == (ATTEMPTS_MAX + 1 if deadly == 0 else ATTEMPTS_MAX + 2)
-    assert [result.reason for result in inference.all_results()] == [
-        "failed" if n == deadly else None for n in range(8)
-    ]
+    assert inference.reasons() == ["failed" if n == deadly else None for n in range(8)]
 
 
 def test_a_frame_that_kills_is_found_among_two_sources(directory: Path) -> None:
@@ -301,6 +262,6 @@ def test_a_frame_that_kills_is_found_among_two_sources(directory: Path) -> None:
 
 
 def test_close_is_safe_twice(directory: Path) -> None:
-    inference = Inference(directory, FakeDetector())
+    inference = Inference(directory)
     inference.stage.close()
     inference.stage.close()
