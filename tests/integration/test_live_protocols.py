@@ -18,6 +18,7 @@ from typing import Any, cast
 import av
 import pytest
 
+from pipeline.capture.convert import Converter
 from pipeline.capture.source import SourceLost
 from pipeline.capture.sources.rtsp import Config, RtspSource, create
 from pipeline.errors import StartupError
@@ -131,6 +132,47 @@ def test_a_site_with_an_rtmp_camera_goes_on_behind_its_death(bare_program: Progr
     numbers = check_recorded(recording, 1)
     assert len(numbers) == outcome.report["frames"]["decoded"] >= 60
     assert gaps(numbers, 100) <= 1
+
+
+def test_where_decoding_is_too_slow_pictures_are_left_out_until_it_is_not(
+    tmp_path: Path, rtmp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each picture takes twice as long as there is time for; two of three are such that no other refers to them."""
+    b_frames = {"preset": "veryfast", "qp": "18", "x264-params": "bframes=2:b-adapt=0:b-pyramid=none:scenecut=0"}
+    path = write_numbered(tmp_path / "film.mp4", COUNT, gop=GOP, options=b_frames)
+    slow = threading.Event()
+    convert = Converter.convert
+
+    def slowly(*arguments: Any) -> Any:
+        if slow.is_set():
+            time.sleep(0.08)
+        return convert(*arguments)
+
+    monkeypatch.setattr(Converter, "convert", slowly)
+    source = source_at(rtmp_url)
+    ages_s: list[float] = []
+
+    def read() -> int:
+        picture = source.read()
+        ages_s.append(time.monotonic() - picture.time_s)
+        assert not picture.corrupt
+        return number_in(picture.image.y)
+
+    with rtmp_server(path, rtmp_url, "-stream_loop", "-1"), contextlib.closing(source):
+        await_open(source)
+        numbers = [read() for _ in range(20)]
+        assert gaps(numbers, COUNT) == source.undecoded == 0
+        slow.set()
+        wait_until(lambda: read() >= 0 and source.undecoded > 50, "pictures that are left out", 30)
+        slow.clear()
+        left_out = -1
+        while source.undecoded != left_out:
+            left_out = source.undecoded
+            numbers = [read() for _ in range(2 * GOP)]
+        assert gaps(numbers, COUNT) == 0
+        print(f"{left_out} left out, at most {max(ages_s):.2f} s late, {max(ages_s[-GOP:]):.2f} s in the end")
+        assert max(ages_s) < 3
+        assert max(ages_s[-GOP:]) < 1
 
 
 # -- MPEG-TS in datagrams
