@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.view import SiteView
-from pipeline.sinks.web import server as web_server
+from pipeline.sinks.web import door as web_door
 from tests.web_page import Page, served
 
 
@@ -83,7 +83,7 @@ def test_times_beyond_every_log_are_taken(tmp_path: Path, address: str, query: s
 
 
 def test_whoever_does_not_ask_is_let_go(open_page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_server, "REQUEST_WITHIN_S", 0.3)
+    monkeypatch.setattr(web_door, "REQUEST_WITHIN_S", 0.3)
     idle = [socket.create_connection(("127.0.0.1", open_page.port), timeout=30) for _ in range(50)]
     for connection in idle[::2]:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
@@ -98,7 +98,7 @@ def test_whoever_does_not_ask_is_let_go(open_page: Page, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("more", [b"", b"G", b"GET /login HTTP/1.1\r\nHost: "])
 def test_whoever_has_asked_once_is_let_go_too(open_page: Page, monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
-    monkeypatch.setattr(web_server, "REQUEST_WITHIN_S", 0.3)
+    monkeypatch.setattr(web_door, "REQUEST_WITHIN_S", 0.3)
     with socket.create_connection(("127.0.0.1", open_page.port), timeout=4) as connection:
         connection.sendall(b"GET /api/v1/sources HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")

@@ -24,6 +24,7 @@ from pipeline.sinks.kinds import web
 from pipeline.sinks.sink import SinkContext
 from pipeline.sinks.view import SiteView
 from pipeline.sinks.web import server as web_server
+from pipeline.sinks.web.door import Door
 from tests.conftest import MODEL, temporary_base
 from tests.runs import Program, Run, free_port, processes_with, wait_until
 
@@ -204,7 +205,7 @@ def test_a_video_that_is_not_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
             ended.set()
 
     port = free_port()
-    server = web_server.Server(lambda: much, asyncio.Event(), web_server.listening("127.0.0.1", port))
+    server = web_server.Server(lambda: much, asyncio.Event(), Door("127.0.0.1", port))
     server.start()
     with _upgraded(port) as unread:
         assert unread.recv(16)

@@ -124,15 +124,16 @@ class Web:
         try:
             from pipeline.sinks.web.access import Access
             from pipeline.sinks.web.app import Pages, application
+            from pipeline.sinks.web.door import Door
             from pipeline.sinks.web.figures import Figures
-            from pipeline.sinks.web.server import Server, listening, tls_context
+            from pipeline.sinks.web.server import Server, tls_context
         except ModuleNotFoundError as error:
             raise StartupError(
                 f"sink {self._context.name}: the package {error.name} is missing: pip install '.[web]'"
             ) from error
         config, state_dir = self._config, self._context.state_dir
         try:
-            socket = self._open.enter_context(listening(*config.address))
+            door = self._open.enter_context(Door(*config.address))
             tls = tls_context(config.tls_certificate, config.tls_key)
         except StartupError as error:
             raise StartupError(f"sink {self._context.name}: {error}") from error
@@ -143,7 +144,7 @@ class Web:
         figures = Figures(site.views, state_dir / "counts.json")
         closing = asyncio.Event()
         pages = Pages(site, figures, access, executor, closing)
-        server = Server(lambda: application(pages, messages), closing, socket, tls)
+        server = Server(lambda: application(pages, messages), closing, door, tls)
         self._open.callback(server.close)
         server.start()
         self._check = server.check

@@ -23,6 +23,7 @@ from pipeline import __version__
 from pipeline.sinks.view import SiteView
 from pipeline.sinks.web.access import SESSION_S, Access, TooManyTries
 from pipeline.sinks.web.disk import Disk, DiskTrouble
+from pipeline.sinks.web.door import REQUEST_WITHIN_S
 from pipeline.sinks.web.download import Download, look_at
 from pipeline.sinks.web.feed import Feed
 from pipeline.sinks.web.figures import Figures
@@ -30,7 +31,6 @@ from pipeline.sinks.web.guard import Guard, address_of, cookie_name
 from pipeline.sinks.web.history import BadQuery, History
 from pipeline.sinks.web.news import News
 from pipeline.sinks.web.recordings import Recordings
-from pipeline.sinks.web.server import REQUEST_WITHIN_S
 from pipeline.sinks.web.stills import Stills
 from pipeline.sinks.web.streams import Streaming, mjpeg, send_video
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import threading
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import uvicorn
@@ -16,15 +17,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pipeline.errors import RuntimeFailure, StartupError
+from pipeline.sinks.web.door import Door
 
 CONNECTIONS_MAX = 512
-REQUEST_WITHIN_S = 10.0
-"""A client that has not sent a whole request by then is let go: behind connecting (over TLS behind the handshake, which
-the event loop gives a minute), and behind each answer."""
 PATIENCE_S = 10.0
 """A client that leaves in our buffer what we send for so long is let go."""
-SEND_BUFFER_BYTES = 256 << 10
-"""In the kernel, for each connection: what a slow viewer can be behind, and what it can hold."""
 CLOSE_WITHIN_S = 3
 
 
@@ -36,8 +33,9 @@ class _Patient(asyncio.Protocol):
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        transport.set_write_buffer_limits(1, 0)  # paused is: the kernel's buffer is full, and all of ours has to go
         super().connection_made(transport)
+        # paused is: the kernel's buffer is full, and all of ours has to go; over TLS it may be so from the beginning
+        transport.set_write_buffer_limits(1, 0)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -61,30 +59,32 @@ class _Viewer(_Patient, WebSocketsSansIOProtocol):
 
 
 class _Connection(_Patient, H11Protocol):
-    """Lets go of whoever does not ask, too."""
+    """Tells the door when it waits for a request, and when it has one."""
 
+    door: Door
     cycle: Any  # None before the first request
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._let_go)
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._has_asked()
 
     def on_response_complete(self) -> None:
-        self._deadline.cancel()
-        self._deadline = self.loop.call_later(REQUEST_WITHIN_S, self._let_go)
-        super().on_response_complete()
+        self.door.expects(self._client)
+        super().on_response_complete()  # the next request may have come before
+        self._has_asked()
 
-    def _let_go(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.abort()
+    def _has_asked(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.door.has_asked(self._client)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        self._deadline.cancel()
+        self.door.has_asked(self._client)
         super().handle_websocket_upgrade(event)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
-        super().connection_lost(exc)
+    @property
+    def _client(self) -> TransportSocket:
+        client: TransportSocket = self.transport.get_extra_info("socket")
+        return client
 
 
 class _Server(uvicorn.Server):
@@ -92,24 +92,9 @@ class _Server(uvicorn.Server):
 
     closing: asyncio.Event
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self.closing.set()
         await super().shutdown(sockets)
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """Raises ``StartupError`` where the address is not to be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # what is accepted inherits it
-        found.bind((host, port))
-        found.listen(128)
-    except OSError as error:
-        found.close()
-        raise StartupError(f"cannot serve the page on {host}:{port}: {error.strerror}") from error
-    return found
 
 
 class Server:
@@ -119,14 +104,18 @@ class Server:
         self,
         create: Callable[[], ASGIApp],
         closing: asyncio.Event,
-        where: socket.socket,
+        where: Door,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._socket = where
+        self._door = where
+
+        class Connection(_Connection):
+            door = where
+
         config = uvicorn.Config(
             create,
             factory=True,
-            http=_Connection,
+            http=Connection,
             ws=_Viewer,
             ws_max_size=4096,
             ws_max_queue=4,
@@ -159,7 +148,7 @@ class Server:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._server.serve([self._socket]))
+            asyncio.run(self._server.serve([self._door]))
         except BaseException as error:  # noqa: BLE001  a thread cannot raise; ``check`` does
             self._error = error
 
