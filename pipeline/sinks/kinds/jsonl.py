@@ -48,29 +48,30 @@ class JsonLines:
 
         Raises ``ConfigError`` where the file cannot be written, is in use, or holds something else.
         """
-        self.close()
+        file = self._take()
         try:
-            # not truncated, and read from the start: what is there is looked at before anything is appended
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            file = self._file = io.FileIO(fd, "r+")
-            self._lock(file)
-            self._check(file)
-            self._repair(file)
             return _newest(file, log_id)
         except OSError as error:
-            raise ConfigError(f"sink {self._name}: cannot write events to {self._path}: {error.strerror}") from error
+            raise self._refusal(error) from error
 
     def write(self, event: dict[str, Any]) -> None:
-        """Raises ``Disconnected`` where there is no room, with the file ending in a whole line."""
-        assert self._file is not None, "open comes before write"
+        """Raises ``Disconnected`` where there is no room, with the file ending in a whole line.
+
+        A file that was moved (logrotate) or removed is begun anew under its name.
+        """
+        try:
+            file = self._file if self._file is not None and self._in_place(self._file) else self._take()
+        except ConfigError as error:
+            self.close()
+            raise Disconnected(str(error).removeprefix(f"sink {self._name}: ")) from error
         line = msgspec.json.encode(event) + b"\n"
-        end = os.fstat(self._file.fileno()).st_size
+        end = os.fstat(file.fileno()).st_size
         try:
             written = 0
             while written < len(line):
-                written += os.write(self._file.fileno(), line[written:])
+                written += os.write(file.fileno(), line[written:])
         except OSError as error:
-            os.ftruncate(self._file.fileno(), end)
+            os.ftruncate(file.fileno(), end)
             raise Disconnected(f"cannot write events to {self._path}: {error.strerror}") from error
 
     def beat(self, seq: int) -> None: ...
@@ -79,6 +80,29 @@ class JsonLines:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _take(self) -> io.FileIO:
+        """The file, made where it is missing, locked and ending in a whole line; raises ``ConfigError``."""
+        self.close()
+        try:
+            # not truncated, and read from the start: what is there is looked at before anything is appended
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            file = self._file = io.FileIO(fd, "r+")
+            self._lock(file)
+            self._check(file)
+            self._repair(file)
+        except OSError as error:
+            raise self._refusal(error) from error
+        return file
+
+    def _refusal(self, error: OSError) -> ConfigError:
+        return ConfigError(f"sink {self._name}: cannot write events to {self._path}: {error.strerror}")
+
+    def _in_place(self, file: io.FileIO) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
+        except OSError:
+            return False
 
     def _lock(self, file: io.FileIO) -> None:
         try:

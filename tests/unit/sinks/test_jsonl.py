@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,35 @@ def test_the_newest_event_is_found_far_back_and_across_blocks(tmp_path: Path, mo
     for block in range(500, 900, 7):
         monkeypatch.setattr(jsonl, "_BLOCK", block)
         assert out.open(LOG_ID) == 7
+    out.close()
+
+
+def test_a_file_that_was_moved_or_removed_is_begun_anew(tmp_path: Path) -> None:
+    out = sink(tmp_path)
+    out.open(LOG_ID)
+    out.write(numbered(1))
+    (tmp_path / "events.jsonl").rename(tmp_path / "events.jsonl.1")
+    out.write(numbered(2))
+    assert lines(tmp_path) == [(LOG_ID, 2)]
+    (tmp_path / "events.jsonl").unlink()
+    out.write(numbered(3))
+    assert lines(tmp_path) == [(LOG_ID, 3)]
+    out.close()
+
+
+def test_a_directory_that_was_removed_is_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    out = sink(place)
+    out.open(LOG_ID)
+    out.write(numbered(1))
+    shutil.rmtree(place)
+    for _ in range(2):
+        with pytest.raises(Disconnected, match=r"cannot write events to .*: No such file or directory"):
+            out.write(numbered(2))
+    place.mkdir()
+    out.write(numbered(2))
+    assert lines(place) == [(LOG_ID, 2)]
     out.close()
 
 
