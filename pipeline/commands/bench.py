@@ -52,8 +52,10 @@ def add_parser(commands: Any) -> None:
         metavar="LIST",
         help="720p, 1080p, live, separated by commas (default: all of them, or only the videos given)",
     )
-    parser.add_argument("--rounds", type=_count, default=None, metavar="N", help=f"medians of so many ({ROUNDS})")
-    parser.add_argument("--frames", type=_count, default=None, metavar="N", help=f"length of its own videos ({FRAMES})")
+    parser.add_argument("--rounds", type=shared.count, default=None, metavar="N", help=f"medians of so many ({ROUNDS})")
+    parser.add_argument(
+        "--frames", type=shared.count, default=None, metavar="N", help=f"length of its own videos ({FRAMES})"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round of each, to see that it works")
     shared.add_detector(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
@@ -163,10 +165,3 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("last frame to the end, s", lambda c: f"{c['finish_s']:.2f}"),
     ("kept busy by others, processors", lambda c: f"{c['others_processors']:.2f}"),
 )
-
-
-def _count(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return value

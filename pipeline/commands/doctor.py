@@ -70,8 +70,9 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
+        width = max(len(finding.name) for finding in findings) + 2
         for finding in findings:
-            print(f"{finding.state:<9}{finding.name:<16}{finding.text}")
+            print(f"{finding.state:<9}{finding.name:<{width}}{finding.text}")
     return EXIT_MACHINE if any(finding.state == "missing" for finding in findings) else EXIT_DONE
 
 

@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "it. Labels may be COCO JSON, PASCAL VOC or YOLO; faces marked as ignored or difficult count neither way.",
     )
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="the pictures and their labels")
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N pictures")
+    parser.add_argument("--limit", type=shared.count, metavar="N", help="only the first N pictures")
     parser.add_argument("--resize", choices=["area", "bilinear"], default="area", help="to the model's input (area)")
     parser.add_argument("--through", choices=["rgb", "i420"], default="rgb", help="i420: as frames of a video come")
     parser.add_argument("--scores-from", type=shared.share, metavar="0..1", help="lowest of the curves (0.05)")
@@ -194,10 +194,3 @@ def _check_plot(path: Path, suffixes: tuple[str, ...]) -> None:
         raise ConfigError(f"--plot {path}: it must end in {', '.join(suffixes)}")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--plot {path}: its folder is not there")
-
-
-def _count(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return value

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config, plan, resources
+from pipeline.commands import options as shared
 from pipeline.errors import EXIT_DONE, ConfigError, Disconnected
 from pipeline.transport.run_directory import running
 
@@ -47,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--source", action="append", metavar="NAME", help="of that source alone (may be repeated)")
     parser.add_argument("--kind", action="append", metavar="KIND", help="of that kind alone (may be repeated)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
-    parser.add_argument("--count", type=int, metavar="N", help="end after N events")
+    parser.add_argument("--count", type=shared.count, metavar="N", help="end after N events")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of an event and end")
     parser.add_argument("--key", type=Path, metavar="FILE", help="your secret key, for an address that demands one")
     parser.add_argument("--server-key", metavar="FILE", help="the site's public key")

@@ -55,6 +55,14 @@ def share(text: str) -> float:
     return value
 
 
+def count(text: str) -> int:
+    """An argument from 1 on."""
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return value
+
+
 def add_login(parser: Any) -> None:
     """How a camera's password is given so that it stands neither in the process list nor in the shell's history."""
     parser.add_argument("--login-env", metavar="NAME", help="the environment variable that holds user:password")

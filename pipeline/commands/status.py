@@ -65,6 +65,11 @@ def _show(monitor: Monitor, run_dir: Path, options: argparse.Namespace) -> None:
     if options.once:
         console.print(table(report))
         return
+    if not console.is_terminal:  # a pipe, a file: there it would be shown when all is over
+        while True:
+            console.print(table(report))
+            time.sleep(EVERY_S)
+            report = _read(monitor, run_dir)
     with Live(table(report), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(EVERY_S)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.status import Monitor
-from tests.runs import Program, Run, kill, wait_until
+from tests.runs import COMMAND, Program, Run, kill, wait_until
 
 SITE = """
 name: hall
@@ -107,6 +107,14 @@ def test_a_table_that_is_watched_ends_with_the_site(bare_program: Program) -> No
     outcome = watching.finish()
     assert outcome.code == 0
     assert "hall has ended" in outcome.stderr
+
+
+def test_a_pipe_gets_every_table_when_it_is_made(bare_program: Program) -> None:
+    run = running_site(bare_program)
+    command = ("bash", "-c", '"$@" | head -1', "bash", *COMMAND)
+    assert bare_program.start("status", "hall", command=command).finish().stdout.startswith("hall (pid ")
+    run.signal(signal.SIGINT)
+    assert run.finish().code == 0
 
 
 def test_a_site_that_does_not_run_is_refused_with_those_that_do(bare_program: Program) -> None:

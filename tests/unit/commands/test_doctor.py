@@ -28,6 +28,13 @@ def test_a_machine_with_everything(models_dir: Path, capsys: pytest.CaptureFixtu
     assert "missing" not in {state for state, _ in findings.values()}
 
 
+def test_names_and_texts_stand_apart(models_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--models-dir", str(models_dir)])
+    lines = capsys.readouterr().out.splitlines()
+    [column] = {line.index(text) for line in lines for text in ("onnxruntime 1", "opencv-python ") if text in line}
+    assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines)
+
+
 def test_missing_weights_of_the_default_model_are_said_with_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
