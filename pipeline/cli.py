@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; an error is one line on standard error, never a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _hold_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not [a for a in arguments if a not in ("-v", "--verbose")]:
         arguments = [*arguments, "run", "--demo"]
@@ -57,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         code: int = options.main(options)
+        sys.stdout.flush()
     except PipelineError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -64,7 +70,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone (``… | head``); nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        # Whoever read our output has gone (``… | head``).
+        return _nothing_more_to_say()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: nothing can be written any more: {error.strerror}", file=sys.stderr)
+        return _nothing_more_to_say()
     return code
+
+
+def _hold_standard_streams() -> None:
+    """A closed descriptor from 0 to 2 would be given to the next file, and every library complain into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _nothing_more_to_say() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED

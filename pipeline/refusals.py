@@ -24,6 +24,8 @@ _SHAPES = {
     "tuple_type": "a list, like [one, two]",
     "string_type": "text; a number or yes and no is text in quotes",
     "path_type": "a path",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
 }
 """What pydantic calls by names of Python's."""
 
