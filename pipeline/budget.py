@@ -22,15 +22,18 @@ class Budget:
         """How many there were within ``RESTARTS_WITHIN_S`` of the newest."""
         return len(self._crashes_s)
 
-    def spend(self, now_s: float, ran_s: float) -> float | None:
-        """One crash more, after it had run for ``ran_s``. Returns the delay in seconds, None where that was too often.
+    @property
+    def exceeded(self) -> bool:
+        """Whether that is too often."""
+        return self.crashes > RESTARTS_MAX
+
+    def spend(self, now_s: float, ran_s: float) -> float:
+        """One crash more, after it had run for ``ran_s``; returns the seconds until the next start.
 
         now_s: monotonic clock.
         """
         self._crashes_s.append(now_s)
         while self._crashes_s[0] < now_s - RESTARTS_WITHIN_S:
             self._crashes_s.popleft()
-        if self.crashes > RESTARTS_MAX:
-            return None
         self._failures = 1 if ran_s >= WELL_S else self._failures + 1
         return float(min(RESTART_DELAY_S * 2 ** min(self._failures - 1, 30), RESTART_DELAY_MAX_S))

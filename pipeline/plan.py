@@ -12,7 +12,7 @@ A site becomes these stages, from the sinks to the captures:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +41,15 @@ CAPTURE, INFERENCE, ANNOTATOR, VIEWER = "capture", "inference", "annotator", "vi
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage of a site. sources: whose data goes through it. runtime: in which it loads a model, if it does."""
+    """One stage of a site. sources: whose data goes through it. runtime: in which it loads a model, if it does.
+
+    lasting: it serves cameras alone, which do not wait for it: it is started again for ever.
+    """
 
     name: str
     sources: tuple[str, ...]
     runtime: str | None = None
+    lasting: bool = False
 
     @property
     def job(self) -> str:
@@ -89,7 +93,12 @@ def stages(site: Site) -> list[StageSpec]:
         for name, p in site.pipelines.items()
     ]
     specs += [StageSpec(f"{CAPTURE}/{source}", (source,)) for p in site.pipelines.values() for source in p.sources]
-    return specs
+    return [replace(spec, lasting=all(is_camera(site, source) for source in spec.sources)) for spec in specs]
+
+
+def is_camera(site: Site, source: str) -> bool:
+    """Whether it is lost and comes back, instead of coming to an end."""
+    return getattr(site.sources[source].config, "comes_back", False)
 
 
 def is_logged(site: Site, source: str) -> bool:

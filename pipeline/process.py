@@ -227,10 +227,10 @@ class StageProcess:
         self._back_off(how)
 
     def _back_off(self, how: str) -> None:
-        """One failure more: it is started again after a while, or never where that has happened too often."""
+        """One failure more: it is started again after a while, or never if that is too often and others wait."""
         ran_s = 0.0 if self._ran_s is None else self._beat_s - self._ran_s
         delay_s = self._budget.spend(self._clock(), ran_s)
-        if delay_s is None:
+        if self._budget.exceeded and not (self.spec.lasting and self.ever_ran):
             often = f"{how}, {self._budget.crashes} times within {RESTARTS_WITHIN_S:g} s"
             log.error("%s was %s, and is not started again", self.spec.name, often)
             self._fail(EXIT_FAILED, often)

@@ -34,6 +34,8 @@ OBSERVED_EVERY_S = 0.2
 DRAIN_S = 60.0
 """How long a stopped run may take to look at and record what it has captured."""
 TERMINATE_S, KILL_S = 12.0, 3.0
+OUTAGE_FROM_S = 1.0
+"""A camera whose capture is started again sooner is not told as lost."""
 STARTING_MAX_S, SILENT_MAX_S, JOINING_MAX_S = 600.0, 20.0, 1800.0
 """Without a sign of life for so long, a stage is taken for hung: while it opens, while it runs, while it makes the
 final file."""
@@ -117,9 +119,9 @@ class Supervisor:
         for process in self._roster.processes:
             if process.alive:
                 process.listen()
-            if process.reap() and process.state == "failed":
-                self._after_failure(process)
-            elif process.state == "done":
+            if process.reap():
+                self._after_end(process)
+            if process.state == "done":
                 self._roster.look_again(process)
         self._release()
         self._end_hung()
@@ -187,6 +189,14 @@ class Supervisor:
         return process.spec.job == plan.ANNOTATOR and all(log.finished for log in results)
 
     # -- failure
+
+    def _after_end(self, process: StageProcess) -> None:
+        if process.state == "failed":
+            self._after_failure(process)
+        elif process.spec.job == plan.CAPTURE and process.start_at_s - self._clock() >= OUTAGE_FROM_S:
+            for head in (self._roster.gauges.heads[source] for source in process.spec.sources):
+                if head.status is not None:  # of a camera: nobody else is left to say that it is lost
+                    head.tell("backing_off", "crashed", now_ns=time.monotonic_ns(), wall_ns=time.time_ns())
 
     def _after_failure(self, process: StageProcess) -> None:
         """One stage has failed for good; what it held up goes on without it, or the run ends if it never began."""

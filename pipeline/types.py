@@ -25,7 +25,7 @@ SourceState = Literal["connecting", "live", "stalled", "backing_off", "ended"]
 waiting for the next attempt. ended: asked to stop. Files have no state."""
 SourceReason = Literal[
     "", "refused", "unreachable", "unauthorised", "no such stream", "timeout", "decode", "ended", "no device",
-    "packet_loss", "not video", "failed",
+    "packet_loss", "not video", "failed", "crashed",
 ]  # fmt: skip
 """Why a source is in its state, in words that people understand; ``packet_loss`` also while it is live."""
 SKIP_CAUSES = ("overload", "expired", "corrupt", "rate", "failed", "still")

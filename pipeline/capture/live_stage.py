@@ -171,7 +171,6 @@ class LiveCaptureStage:
         status = self._head.status
         was = status.state if status else None
         if was == "live" and state not in ("live", "ended"):
-            self._head.count_loss()
             self._lost_ns = self._clock_ns()
         if state == "live" and was != "live":
             self._complained = None
@@ -180,15 +179,7 @@ class LiveCaptureStage:
             self._damage_told = True
             advice = self._source.damage_advice
             log.warning("%s: pictures arrive damaged%s", self._head.source_id, advice and f"; {advice}")
-        now_ns = self._clock_ns()
-        self._head.changes.add(
-            state,
-            reason,
-            since_ns=now_ns,
-            wall_ns=self._wall_clock_ns(),
-            time_s=(now_ns - self._origin_ns) / 1e9,
-            seq=self._head.next_seq,
-        )
+        self._head.tell(state, reason, now_ns=self._clock_ns(), wall_ns=self._wall_clock_ns())
         self._bell.ring()
 
     def _outage(self) -> str:

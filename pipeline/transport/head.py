@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import FrameExpired
 from pipeline.transport.changes import CHANGE_WORDS, CHANGES, Changes, SourceStatus
 from pipeline.transport.shared import TEXT_BYTES, WORD, SharedFile
-from pipeline.types import FrameRef, Layout, Matrix
+from pipeline.types import FrameRef, Layout, Matrix, SourceReason, SourceState
 
 _NEXT_SEQ, _END_SEQ, _GENERATION, _CORRUPT, _READERS, _WAITS, _EXPECTED, _START_WALL = 2, 3, 4, 5, 6, 7, 8, 9
 _HELD, _MISSING, _ORIGIN, _LOSSES, _UNDECODED, _CHANGES = 10, 11, 12, 13, 14, 15
@@ -193,8 +193,13 @@ class Head:
         """How often a source that was live has been lost; a source that is live now has reconnected as often."""
         return int(self._words[_LOSSES])
 
-    def count_loss(self) -> None:
-        self._words[_LOSSES] += 1
+    def tell(self, state: SourceState, reason: SourceReason, *, now_ns: int, wall_ns: int) -> None:
+        """The source stands differently from now on; said by its capture, or by whoever has seen that die."""
+        was = self.status
+        if was is not None and was.state == "live" and state not in ("live", "ended"):
+            self._words[_LOSSES] += 1
+        time_s = (now_ns - self.origin_ns(now_ns)) / 1e9
+        self.changes.add(state, reason, since_ns=now_ns, wall_ns=wall_ns, time_s=time_s, seq=self.next_seq)
 
     @property
     def undecoded(self) -> int:

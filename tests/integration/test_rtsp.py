@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,6 +151,35 @@ def test_a_killed_capture_connects_again_and_nobody_calls_it_an_outage(
     [recording] = recordings(bare_program.cwd)
     assert len(check_recorded(recording, 1)) == outcome.report["frames"]["decoded"]
     bare_program.assert_nothing_left()
+
+
+IMPATIENT = """
+import sys
+from pipeline import budget, cli
+budget.RESTARTS_MAX, budget.RESTART_DELAY_S = 1, 1.5
+sys.exit(cli.main())
+"""
+"""The program itself, with less patience for what crashes."""
+
+
+def test_a_camera_whose_capture_goes_on_crashing_is_told_as_lost_and_never_given_up(
+    bare_program: Program, server: RtspServer
+) -> None:
+    here = site(bare_program.cwd, {"gate": {"url": server.url("one")}}, record=False)
+    run = bare_program.start("run", "--json", here, command=(sys.executable, "-c", IMPATIENT))
+    with run.head("gate") as head:
+        for _ in range(3):
+            await_frames(head, 10)
+            seen = head.changes.count
+            kill(run.await_stage("capture"))
+            assert await_state(head, "backing_off", after=seen).reason == "crashed"
+            await_state(head, "live", after=seen)
+        await_frames(head, 10)
+        assert head.losses == 3
+        run.signal(signal.SIGINT)
+        outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    assert outages(bare_program.cwd) == [("source_lost", "crashed"), ("source_live", None)] * 3
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -6,12 +6,13 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from pipeline.budget import RESTART_DELAY_MAX_S, RESTART_DELAY_S, WELL_S
+from pipeline.budget import RESTART_DELAY_MAX_S, RESTART_DELAY_S, RESTARTS_MAX, WELL_S
 from pipeline.child import Task
 from pipeline.plan import StageSpec
 from pipeline.process import StageProcess
@@ -67,6 +68,21 @@ def test_the_delay_doubles_up_to_minutes(process: StageProcess, clock: Clock, tm
     assert delays == pytest.approx([min(RESTART_DELAY_S * 2**n, RESTART_DELAY_MAX_S) for n in range(15)])
     entry = process.entry
     assert (entry.restarts, entry.reason, entry.state, entry.pid) == (15, "no sign of life for 20 s", "waiting", None)
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_what_serves_cameras_alone_is_never_given_up_once_it_has_run(
+    process: StageProcess, tmp_path: Path, lasting: bool
+) -> None:
+    process.spec = replace(process.spec, lasting=lasting)
+    dies(process, tmp_path, ran_s=1)
+    for _ in range(RESTARTS_MAX - 1):
+        dies(process, tmp_path)
+    if lasting:
+        assert dies(process, tmp_path) > 10
+    else:
+        with pytest.raises(AssertionError, match="failed"):
+            dies(process, tmp_path)
 
 
 def test_who_has_run_well_begins_anew(process: StageProcess, clock: Clock, tmp_path: Path) -> None:

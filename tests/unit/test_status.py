@@ -66,7 +66,8 @@ def test_rates_are_since_the_report_before(tmp_path: Path, monitor: Monitor, clo
         results.commit(result, [], None)
         results.note_latency(result, clock() + 7_000_000)
     clock.pass_s(0.5)
-    head.count_loss()
+    for state in ("live", "stalled", "live"):
+        head.tell(state, "", now_ns=clock(), wall_ns=0)
     sources = monitor.read().sources
     gate, yard = sources["gate"], sources["yard"]
     assert (gate.fps, gate.detected_fps) == (20.0, 4.0)  # 50 and 10 in 2.5 s
@@ -78,8 +79,8 @@ def test_rates_are_since_the_report_before(tmp_path: Path, monitor: Monitor, clo
 
 def test_a_source_says_how_it_stands_and_since_when(tmp_path: Path, monitor: Monitor, clock: FakeClock) -> None:
     head = Head.attach(tmp_path, "gate")
-    head.count_loss()
-    head.changes.add("backing_off", "refused", since_ns=clock(), wall_ns=0, time_s=0, seq=0)
+    head.tell("live", "", now_ns=clock(), wall_ns=0)
+    head.tell("backing_off", "refused", now_ns=clock(), wall_ns=0)
     clock.pass_s(12)
     gate = monitor.read().sources["gate"]
     assert (gate.state, gate.reason, gate.since_s) == ("backing_off", "refused", 12.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class Config(PluginConfig):
     Without them the camera's own choice. stall_s: without a picture for so long it is lost. reconnect_max_s: the
     longest wait until it is looked for again, after it was unplugged.
     """
+
+    comes_back: ClassVar[bool] = True
 
     device: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)] = "0"
     size: Annotated[str, Field(pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")] | None = None

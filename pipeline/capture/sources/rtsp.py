@@ -31,6 +31,7 @@ class Config(PluginConfig):
     """
 
     sends_packets: ClassVar[bool] = True
+    comes_back: ClassVar[bool] = True
 
     url: Annotated[str, Field(min_length=1)]
     transport: Literal["tcp", "udp"] = "tcp"

@@ -56,5 +56,16 @@ def test_an_origin_and_damage_are_kept(head: Head) -> None:
     assert (head.damaged(0), head.damaged(1)) == (True, False)
     head.next_seq = FRAMES
     assert not head.damaged(0), "its place is the next frame's"
-    head.count_loss()
+
+
+def test_what_was_live_and_is_not_is_a_loss(head: Head) -> None:
+    for state in ("connecting", "backing_off", "live", "stalled", "backing_off", "connecting", "live", "ended"):
+        head.tell(state, "", now_ns=5 * 10**9, wall_ns=7)
     assert head.losses == 1
+    assert head.status is not None
+    assert (head.status.state, head.status.since_ns, head.status.wall_ns, head.status.time_s) == (
+        "ended",
+        5 * 10**9,
+        7,
+        0,
+    )
