@@ -113,7 +113,7 @@ def mjpeg(stills: Stills, closing: asyncio.Event) -> Streaming:
         yield f"--{_BOUNDARY}\r\n".encode()
         async with contextlib.aclosing(stills.follow()) as pictures:
             async for still in pictures:
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(still.jpeg)}\r\n\r\n"
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(still.jpeg)}\r\nX-Frame: {still.seq}\r\n\r\n"
                 yield b"".join((head.encode(), still.jpeg, f"\r\n--{_BOUNDARY}\r\n".encode()))
 
     return Streaming(body, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", closing)
