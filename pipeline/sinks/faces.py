@@ -12,28 +12,36 @@ MARGIN = 0.35
 BETTER = 1.15
 """A view takes the place of another where it is so much better; else every frame would be copied."""
 FORGOTTEN_S = 10.0
+SPELLS = 3
+"""Of each face the last so many are kept: with a mask, without, with one again."""
 _SIDE_MIN_PX = 8
 
 
 @dataclass(slots=True)
 class _View:
+    """The best one while the face was of that class, from ``since_s`` to ``seen_s``."""
+
+    class_id: int
+    since_s: float
+    seen_s: float
     quality: float
     canvas: Canvas
-    seen_s: float
 
 
 class BestFaces:
-    """Copies of the faces of one source, one a track. A view is better where the face is larger and surer."""
+    """Copies of the faces of one source. A view is better where the face is larger and surer; one of another class is
+    another view, or an event would be shown with what was there before it.
+    """
 
     def __init__(self) -> None:
-        self._views: dict[int, _View] = {}
+        self._views: dict[int, list[_View]] = {}
 
     def look(self, image: I420, result: Result) -> None:
         now_s = result.frame.time_s
         for track in result.tracks:
             if track.detected:
                 self._look(image, track, now_s)
-        for track_id in [id_ for id_, view in self._views.items() if now_s - view.seen_s > FORGOTTEN_S]:
+        for track_id in [id_ for id_, views in self._views.items() if now_s - views[-1].seen_s > FORGOTTEN_S]:
             del self._views[track_id]
 
     def _look(self, image: I420, track: Track, now_s: float) -> None:
@@ -41,18 +49,26 @@ class BestFaces:
         quality = max(0.0, x1 - x0) * max(0.0, y1 - y0) * track.confidence
         if cut_off(track, image.layout):
             quality /= 4
-        view = self._views.get(track.id)
+        views = self._views.get(track.id, [])
+        view = views[-1] if views and views[-1].class_id == track.class_id else None
         if view is not None:
             view.seen_s = now_s
             if quality < view.quality * BETTER:
                 return
-        if (canvas := crop(image, track.xyxy)) is not None:
-            self._views[track.id] = _View(quality, canvas, now_s)
+        canvas = crop(image, track.xyxy)
+        if canvas is None:
+            return
+        if view is not None:
+            view.quality, view.canvas = quality, canvas
+        else:
+            self._views[track.id] = [*views, _View(track.class_id, now_s, now_s, quality, canvas)][-SPELLS:]
 
-    def jpeg(self, track_id: int) -> bytes | None:
-        """The best view of that face as a JPEG; None where it has not been seen."""
-        view = self._views.get(track_id)
-        return view.canvas.jpeg() if view else None
+    def jpeg(self, track_id: int, at_s: float) -> bytes | None:
+        """The best view of that face as what it was at ``at_s``, as a JPEG; None where it has not been seen."""
+        views = self._views.get(track_id)
+        if not views:
+            return None
+        return next((view for view in reversed(views) if view.since_s <= at_s), views[0]).canvas.jpeg()
 
 
 def cut_off(track: Track, layout: Layout) -> bool:

@@ -184,7 +184,7 @@ class Clips:
 
     def _keep_crop(self, episode: Episode, wall_ns: int) -> None:
         track = episode.event.track
-        jpeg = self._faces.jpeg(track) if track is not None else None
+        jpeg = self._faces.jpeg(track, episode.began_s) if track is not None else None
         if jpeg is not None:
             self._keep_picture(episode, "crop", jpeg, wall_ns)
 
