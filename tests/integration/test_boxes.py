@@ -43,7 +43,7 @@ SAMPLES: dict[str, tuple[Callable[[], Path], int, list[str]]] = {
 }
 CHANGED = 60
 """Levels of a colour that JPEG and the encoder do not change by themselves."""
-LINE_PX, LABEL_PX, CLOCK_PX, FRAYED_PX = 2, 24, 28, 4
+LINE_PX, LABEL_PX, CLOCK_PX, FRAYED_PX = 2, 24, 28, 8
 """How thick a box is drawn here, how high its label and the clock are at most, and how far colours run."""
 CHANNEL = {"no_mask": 0, "mask": 1}
 LABELS = ("mask", "no_mask")
