@@ -45,6 +45,8 @@ _REASONS: tuple[tuple[type[Exception], SourceReason], ...] = (
 )
 _GONE = (errno.ENODEV, errno.ENXIO, errno.ENOENT)
 _OUT_OF_REACH = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EIO)
+_CUT_SHORT = "Stream ends prematurely"
+"""What FFmpeg says where a web server's answer has ended before there was any video in it."""
 
 
 class Gate:
@@ -213,6 +215,8 @@ class LiveVideo:
         if connected and not late and error.errno == errno.EIO:
             return SourceLost(f"{self._name} has ended", "ended")
         reason = "timeout" if late else reason_for(error, said)
+        if reason == "not video" and not connected:
+            return SourceLost(without_credentials(f"{self._name} answers, but not with video"), reason)
         text = f"nothing has come for {self._stall_s:g} s" if late else reason_of(error)
         if said and reason in ("failed", "not video", "unreachable"):
             text += f" ({said})"
@@ -295,6 +299,8 @@ def reason_for(error: FFmpegError, said: str) -> SourceReason:
     """One word for FFmpeg's error; said: what it printed with it."""
     if error.errno in _GONE:
         return "no device"
+    if _CUT_SHORT in said:
+        return "not video"
     if error.errno in _OUT_OF_REACH or "resolve" in said:
         return "unreachable"
     return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "failed")

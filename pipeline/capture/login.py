@@ -12,6 +12,12 @@ _KEPT = "-._~!$&'()*+,;="
 """Signs that may stand in a login as they are (RFC 3986); everything else is written as %XX."""
 
 
+def is_login(text: str) -> bool:
+    """Whether it is ``user:password``; the password may be empty."""
+    user, colon, _ = text.partition(":")
+    return bool(user and colon)
+
+
 class Login:
     """``user:password``; the password may hold any sign, the name no colon. Without either there is no login."""
 
@@ -22,6 +28,7 @@ class Login:
 
     def into(self, url: str) -> str:
         """``url`` with the login in it. Raises ``SourceLost`` where it cannot be read now."""
+        self._used = None
         self._used = self._read()
         if self._used is None:
             return url
@@ -47,5 +54,8 @@ class Login:
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "not text"
                 raise SourceLost(f"login_file {self._file} cannot be read: {reason}", "unauthorised") from None
-            return lines[0].strip() if lines else ""
+            login = lines[0].strip() if lines else ""
+            if not is_login(login):
+                raise SourceLost(f"login_file {self._file} must hold user:password in its first line", "unauthorised")
+            return login
         return os.environ[self._env] if self._env else None

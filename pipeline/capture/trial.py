@@ -24,6 +24,7 @@ _ADVICE = {
     "timeout": "is a firewall between, or the camera busy?",
     "no such stream": "the camera answers, but has no such path: see its manual",
     "no device": "is it plugged in? ls /dev/video* shows what is there",
+    "not video": "is it the address of a page? the camera's manual names that of its video",
     "decode": "the stream is damaged, or encoded in a way that FFmpeg cannot decode here",
 }
 

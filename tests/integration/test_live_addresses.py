@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.capture.source import SourceLost
 from pipeline.capture.sources.rtsp import Config, RtspSource, create
+from pipeline.capture.trial import try_source
 from tests.numbered import number_in, write_numbered
 
 COUNT = 30
@@ -52,9 +53,11 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
 
         thread = threading.Thread(target=accept)
         thread.start()
-        yield int(listening.getsockname()[1])
-        listening.shutdown(socket.SHUT_RDWR)
-    thread.join()
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def source_at(url: str, stall_s: float = 5.0) -> RtspSource:
@@ -126,3 +129,36 @@ def test_a_server_that_speaks_nonsense_is_left_in_time(scheme: str, answer: Call
             read_all(source, [])
         assert time.monotonic() - began_s < 10
         assert caught.value.reason in ("timeout", "not video", "failed", "ended")
+
+
+PAGE = b"<html>Log in</html>"
+
+
+@pytest.mark.parametrize("header", [b"", b"Content-Length: %d\r\n" % len(PAGE)], ids=["endless", "of a length"])
+def test_a_page_is_told_from_a_video(header: bytes) -> None:
+    def answer(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + header + b"\r\n" + PAGE)
+
+    with answering(answer) as port:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(SourceLost, match=r"answers, but not with video$") as caught:
+            read_all(source_at(url), [])
+        steps = list(try_source(source_at(url), url))
+    assert caught.value.reason == "not video"
+    assert [step.done for step in steps] == [True, True, False]
+    assert "is it the address of a page?" in steps[-1].text
+
+
+def deny(client: socket.socket) -> None:
+    client.recv(1000)
+    client.sendall(b'HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n')
+
+
+@pytest.mark.parametrize(("login", "advised"), [("", True), ("me:wrong@", False)])
+def test_where_a_login_is_asked_for_it_is_said_how_to_give_one(login: str, *, advised: bool) -> None:
+    with answering(deny) as port, pytest.raises(SourceLost, match="401") as caught:
+        read_all(source_at(f"http://{login}127.0.0.1:{port}/"), [])
+    assert caught.value.reason == "unauthorised"
+    assert ("login_file (--login-file)" in str(caught.value)) is advised
+    assert "wrong" not in str(caught.value)

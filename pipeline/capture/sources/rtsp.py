@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from pipeline.capture.live import LiveFeed, LiveVideo
-from pipeline.capture.login import Login
+from pipeline.capture.login import Login, is_login
+from pipeline.capture.source import SourceLost
 from pipeline.errors import without_credentials
 from pipeline.plugins import PluginConfig
 
@@ -19,6 +20,8 @@ _NETWORK_ONLY = "rtsp,rtsps,rtp,rtmp,rtmps,rtmpt,rtmpts,http,https,httpproxy,hls
 """What an address, or a playlist behind it, may make FFmpeg open: never a file of this machine."""
 _ANALYSED_US = 500_000
 """So much video FFmpeg looks at before it begins, where the protocol does not say which streams there are."""
+
+_NO_LOGIN = "no login was given: login_file (--login-file) names a file that holds user:password"
 
 
 class Config(PluginConfig):
@@ -61,8 +64,9 @@ class Config(PluginConfig):
         given = [bool(urlsplit(self.url).username), self.login_env is not None, self.login_file is not None]
         if given.count(True) > 1:
             raise ValueError("a login stands in url, in login_env or in login_file, not in two of them")
-        if self.login_env is not None and self.login_env not in os.environ:
-            raise ValueError(f"login_env: {self.login_env} is not set in the environment (user:password)")
+        if self.login_env is not None and not is_login(os.environ.get(self.login_env, "")):
+            what = "does not hold" if self.login_env in os.environ else "is not set in the environment; it must hold"
+            raise ValueError(f"login_env: {self.login_env} {what} user:password")
         return self
 
 
@@ -83,7 +87,12 @@ class RtspSource(LiveFeed):
             options |= {"rtsp_transport": self._config.transport, "allowed_media_types": "video"}
         else:
             options["analyzeduration"] = str(_ANALYSED_US)
-        return LiveVideo(url, without_credentials(url), stall_s=self.stall_s, format_=None, options=options)
+        try:
+            return LiveVideo(url, without_credentials(url), stall_s=self.stall_s, format_=None, options=options)
+        except SourceLost as error:
+            if error.reason == "unauthorised" and not urlsplit(url).username:
+                raise SourceLost(f"{error}; {_NO_LOGIN}", error.reason) from None
+            raise
 
     @property
     def renewed(self) -> bool:

@@ -60,6 +60,7 @@ def test_without_timestamps_a_key_frame_is_believed() -> None:
         (av.error.OSError(19, "x"), "", "no device"),
         (av.error.TimeoutError(110, "x"), "", "timeout"),
         (av.error.InvalidDataError(1, "x"), "", "not video"),
+        (av.error.OSError(5, "x"), "Stream ends prematurely at 31, should be 18446744073709551615", "not video"),
         (av.error.BugError(1, "x"), "", "failed"),
     ],
 )
@@ -89,9 +90,30 @@ def test_a_login_file_is_read_at_every_attempt(tmp_path: Path) -> None:
     assert login.renewed
     assert login.into("rtsp://cam/one") == "rtsp://user:old@cam/one"
     assert not login.renewed
+    path.write_text("")
+    with pytest.raises(SourceLost, match="must hold user:password"):
+        login.into("rtsp://cam/one")
+    path.write_text("user:old")
+    assert login.renewed
     path.write_text("user:new\nanything")
     assert login.renewed
     assert login.into("rtsp://cam/one") == "rtsp://user:new@cam/one"
+
+
+@pytest.mark.parametrize("held", ["", "\n", "admin", ":secret", "secret\nadmin:x"])
+def test_a_login_file_must_hold_a_login(tmp_path: Path, held: str) -> None:
+    (tmp_path / "login").write_text(held)
+    with pytest.raises(SourceLost, match=r"login_file .*/login must hold user:password") as caught:
+        Login(file=tmp_path / "login").into("rtsp://cam/one")
+    assert caught.value.reason == "unauthorised"
+    assert "secret" not in str(caught.value)
+
+
+def test_a_login_in_the_environment_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATE", "secret")
+    with pytest.raises(ValidationError, match="login_env: GATE does not hold user:password") as caught:
+        rtsp.Config.model_validate({"url": "rtsp://cam/one", "login_env": "GATE"})
+    assert "secret" not in caught.value.errors()[0]["msg"]
 
 
 @pytest.mark.parametrize(
