@@ -32,6 +32,8 @@ __all__ = ["DEFAULT_ADDRESS", "EventRecord", "EvidenceRecord", "Gap", "Keys", "s
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
 _MESSAGE_MAX = 4 << 20
 _POLL_MS = 100
+SILENT_S = 5.0
+"""A site says every second where it is: who is not heard of for so long is said to be away."""
 
 P = TypeVar("P", bound=zmq.Poller)
 
@@ -69,6 +71,8 @@ class _Subscription:
         self._context = context
         self._follower = follower
         self._on_gap = on_gap
+        self._address = address
+        self._answered_s, self._away = self.heard_s, False
         self._sockets = context.socket(zmq.SUB), context.socket(zmq.DEALER)
         # the same two, but with nothing to be awaited
         self._events: zmq.Socket[Any] = zmq.Socket.shadow(self._sockets[0])
@@ -105,6 +109,8 @@ class _Subscription:
         for socket, feed in ((self._events, self._follower.published), (self._replay, self._follower.answered)):
             with contextlib.suppress(zmq.Again):
                 feed(socket.recv_multipart(zmq.NOBLOCK))
+                self._answered_s = time.monotonic()
+        self._tell_who_is_away()
         if question := self._follower.question(time.monotonic()):
             try:
                 self._replay.send(question, zmq.NOBLOCK)
@@ -116,6 +122,12 @@ class _Subscription:
             else:
                 yield item
             self.heard_s = time.monotonic()
+
+    def _tell_who_is_away(self) -> None:
+        away = time.monotonic() - self._answered_s > SILENT_S
+        if away != self._away:
+            self._away = away
+            log.warning("nobody answers at %s yet" if away else "%s answers", self._address)
 
     def close(self) -> None:
         """Safe twice."""
@@ -154,7 +166,8 @@ def subscribe(
     kinds, sources: of these alone. cursor: ``(log_id, seq)`` of the last event that was dealt with. replay: where to
     ask for what was missed; by default the next port. on_gap: called where events cannot be had any more, before the
     first that can. idle_timeout_s: ends when no event came for so long.
-    Raises ``ConfigError`` where an address or a key is none. A site that is not there is waited for.
+    Raises ``ConfigError`` where an address or a key is none. A site that is not there is waited for, which the log
+    says.
     """
     follower = Follower(cursor, kinds=kinds, sources=sources)
     with contextlib.closing(_Subscription(zmq.Context(), follower, on_gap, address, replay, keys)) as subscription:

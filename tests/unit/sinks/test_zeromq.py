@@ -16,6 +16,7 @@ import pytest
 import zmq
 from pydantic import ValidationError
 
+from pipeline import client
 from pipeline.client import Gap, Keys, subscribe, subscribe_async
 from pipeline.errors import ConfigError, StartupError
 from pipeline.sinks import curve
@@ -23,7 +24,7 @@ from pipeline.sinks.event_log import EventLog
 from pipeline.sinks.event_reader import EventReader
 from pipeline.sinks.kinds import zeromq
 from pipeline.sinks.sink import SinkContext
-from tests.runs import free_port
+from tests.runs import free_port, wait_until
 from tests.unit.sinks.events import OTHER_LOG_ID, event, numbered
 
 
@@ -307,6 +308,27 @@ def test_a_wrong_address_is_refused() -> None:
 
 def test_nobody_there_is_no_error() -> None:
     assert list(subscribe(f"tcp://127.0.0.1:{free_port()}", idle_timeout_s=0.1)) == []
+
+
+def test_it_is_told_that_nobody_answers_and_when_somebody_does(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SILENT_S", 0.5)
+    site.publisher.close()
+    listener = Listener(site)
+    wait_until(lambda: caplog.messages, "nobody to be missed")
+    site.start()
+    monkeypatch.setattr(client, "SILENT_S", 60.0)
+
+    def answered() -> bool:
+        site.publisher.beat(0)
+        return len(caplog.messages) > 1
+
+    wait_until(answered, "somebody to answer")
+    site.append(0)
+    listener.end()
+    address = site.options["bind"]
+    assert caplog.messages == [f"nobody answers at {address} yet", f"{address} answers"]
 
 
 # -- the hostile
