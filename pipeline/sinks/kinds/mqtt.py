@@ -17,10 +17,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from pipeline import __version__
-from pipeline.errors import ConfigError, Disconnected
+from pipeline.errors import ConfigError, Disconnected, without_credentials
 from pipeline.sinks.event_reader import EventReader
 from pipeline.sinks.sink import Accepts, SinkConfig, SinkContext
 from pipeline.sinks.tls import CaFile
@@ -56,6 +56,16 @@ class Config(SinkConfig):
     ca_file: CaFile | None = None
     prefix: str = Field(default="", pattern=r"^[^#+\x00]*$")
     discovery_prefix: str = Field(default="homeassistant", pattern=r"^[^#+\x00]*$")
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, host: str) -> str:
+        if "://" in host or host.count(":") == 1 or any(sign in "/@" or sign.isspace() for sign in host):
+            raise ValueError(
+                f"{without_credentials(host)!r} is not a name or address of a host, like broker.lan or 192.0.2.7: "
+                "without mqtt://, and with the port, the username and the password in fields of their own"
+            )
+        return host
 
 
 class Mqtt:

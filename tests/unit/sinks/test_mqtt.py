@@ -187,6 +187,12 @@ def test_what_cannot_be_right_is_refused(tmp_path: Path) -> None:
     sink = mqtt.create(mqtt.Config(host="b", password="x"), SinkContext("mqtt", "r", tmp_path))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a password needs a username"):
         sink.open(LOG_ID)
+    for address in ("mqtt://broker", "mqtt://a:hunter2@broker:1883/", "broker:1883", "a@broker", "bro ker", "broker/"):
+        with pytest.raises(ValidationError, match="is not a name or address of a host") as caught:
+            mqtt.Config(host=address)
+        assert "hunter2" not in caught.value.errors()[0]["msg"]
+    for host in ("broker", "broker.lan", "192.0.2.7", "::1", "2001:db8::7"):
+        assert mqtt.Config(host=host).host == host
     assert "hunter2" not in repr(mqtt.Config(host="b", username="a", password="hunter2"))  # type: ignore[arg-type]
 
 
