@@ -316,7 +316,7 @@ def test_it_is_told_that_nobody_answers_and_when_somebody_does(
     monkeypatch.setattr(client, "SILENT_S", 0.5)
     site.publisher.close()
     listener = Listener(site)
-    wait_until(lambda: caplog.messages, "nobody to be missed")
+    wait_until(lambda: bool(caplog.messages), "nobody to be missed")
     site.start()
     monkeypatch.setattr(client, "SILENT_S", 60.0)
 
