@@ -89,7 +89,7 @@ def _tap(head: Head, ring: PacketRing, pacing: str) -> PacketTap:
                 return head.start_wall_ns(time.time_ns()) + round(time_s * 1e9)
         return time.time_ns()
 
-    return PacketTap(ring, origin_s=origin_ns / 1e9, wall_ns=wall_ns)
+    return PacketTap(ring, origin_s=origin_ns / 1e9, wall_ns=wall_ns, next_frame=lambda: head.next_seq)
 
 
 def _inference(site: Site, name: str, place: Place) -> Stage:

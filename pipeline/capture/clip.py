@@ -72,9 +72,6 @@ class VideoClip:
             raise SourceBroken(
                 f"{self._name}: pictures of {frame.format.name} cannot be converted: {reason_of(error)}"
             ) from error
-        stamp = self._video.timestamp(frame)
-        if self._tap is not None and stamp is not None:
-            self._tap.picture(float(stamp * self._video.time_base), self._time_s, image.layout)
         return Picture(image, self._time_s, frame.is_corrupt)
 
     def skip(self) -> bool:
@@ -99,6 +96,8 @@ class VideoClip:
         return True
 
     def close(self) -> None:
+        if self._tap is not None:
+            self._tap.end()
         self._video.close()
 
     @property
@@ -120,6 +119,8 @@ class VideoClip:
             return None
         self._count += 1
         self._time_s = self._clock.tick(self._video.timestamp(frame), self._video.time_base)
+        if self._tap is not None:
+            self._tap.picture(frame, self._time_s, self._converter.stored(frame, self._video.sample_aspect))
         return frame
 
     def _check_end(self) -> None:

@@ -92,13 +92,7 @@ class Converter:
 
         sample_aspect: width to height of one stored pixel, None or 0 where unknown (square).
         """
-        if self._plan is None or (frame.key_frame and frame.rotation != self._rotation):
-            self._turn, self._rotation = self._read_turn(frame), frame.rotation
-        format_ = frame.format
-        key = (format_.name, frame.width, frame.height, frame.color_range, frame.colorspace, sample_aspect, self._turn)
-        if self._plan is None or key != self._key:
-            self._plan, self._key = _plan(frame, format_, sample_aspect, self._turn), key
-        plan = self._plan
+        plan = self._plan_for(frame, sample_aspect)
         planes = frame.planes if plan.direct else self._scale(frame, plan)
         if any(plane.line_size < 0 for plane in planes[:3]):  # bottom-up: swscale lays it out anew, bit by bit the same
             planes = self._reformatter.reformat(
@@ -111,6 +105,19 @@ class Converter:
         if plan.turn != _UPRIGHT:
             y, u, v = (plan.turn.apply(plane) for plane in (y, u, v))
         return I420(y, u, v, plan.shown)
+
+    def stored(self, frame: av.VideoFrame, sample_aspect: Fraction | None) -> Layout:
+        """The layout of the frame as it lies in the stream, before it is turned upright."""
+        return self._plan_for(frame, sample_aspect).stored
+
+    def _plan_for(self, frame: av.VideoFrame, sample_aspect: Fraction | None) -> _Plan:
+        if self._plan is None or (frame.key_frame and frame.rotation != self._rotation):
+            self._turn, self._rotation = self._read_turn(frame), frame.rotation
+        format_ = frame.format
+        key = (format_.name, frame.width, frame.height, frame.color_range, frame.colorspace, sample_aspect, self._turn)
+        if self._plan is None or key != self._key:
+            self._plan, self._key = _plan(frame, format_, sample_aspect, self._turn), key
+        return self._plan
 
     def _scale(self, frame: av.VideoFrame, plan: _Plan) -> tuple[VideoPlane, ...]:
         matrix = _SWSCALE_MATRIX[plan.stored.matrix]

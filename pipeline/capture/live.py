@@ -205,8 +205,8 @@ class LiveVideo:
             image = self._converter.convert(frame, self._stream.sample_aspect_ratio)
         except (FFmpegError, ValueError) as error:
             raise SourceLost(f"{self._name}: pictures cannot be converted: {error}", "decode") from None
-        if self._tap is not None and stamp_s is not None:
-            self._tap.picture(stamp_s, time_s, image.layout)
+        if self._tap is not None:
+            self._tap.picture(frame, time_s, self._converter.stored(frame, self._stream.sample_aspect_ratio))
         return Picture(image, time_s, damaged)
 
     def _lost(self, error: FFmpegError, *, connected: bool = False) -> SourceLost:

@@ -99,6 +99,7 @@ class CaptureStage:
         return 0
 
     def _end(self, reason: str) -> None:
+        self._source.close()  # its last packets come before the end is said
         self._head.end(reason)
         self._bell.ring()
 

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.sinks.encoder import Encoder
 from pipeline.sinks.overlay import Overlay
-from pipeline.sinks.sink import Follower, Listener, Looker, Packet, PacketSink, Wish
+from pipeline.sinks.sink import Follower, Keeper, Listener, Looker, Packet, PacketSink, Wish
 from pipeline.stage import BELL_TIMEOUT_S
 from pipeline.transport.channel import BellListener
 from pipeline.transport.missing import MissingFrames
@@ -179,6 +179,7 @@ class AnnotatorStage:
                 work(outlet)
             except RuntimeFailure as error:
                 outlet.failed = error
+                self._note_lacking(outlet, at_end=True)
                 if not self._working:
                     raise
                 log.error("%s; the other sinks go on", error)
@@ -194,8 +195,15 @@ class AnnotatorStage:
         def follow(outlet: _Outlet) -> None:
             if isinstance(outlet.sink, Follower):
                 outlet.sink.follow(result)
+                self._note_lacking(outlet, at_end=False)
 
         self._each(follow)
+
+    def _note_lacking(self, outlet: _Outlet, *, at_end: bool) -> None:
+        if isinstance(outlet.sink, Keeper):
+            for seq in outlet.sink.lacking(at_end=at_end):
+                if not at_end or seq < self._next:
+                    self._missing.note(seq)
 
     def _show(self, image: I420, result: Result, *, drawn: bool) -> None:
         def look(outlet: _Outlet) -> None:
@@ -236,7 +244,7 @@ class AnnotatorStage:
     def _finish(self) -> None:
         self._hear(FOREVER_S)
         self._flush()
-        self._each(lambda outlet: outlet.sink.finish())
+        self._each(self._finish_one)
         self._unsafe.clear()
         self._reader.move(self._results.published)
         if self._on_finish:
@@ -244,6 +252,10 @@ class AnnotatorStage:
         for outlet in self._outlets:
             if outlet.failed:
                 raise outlet.failed
+
+    def _finish_one(self, outlet: _Outlet) -> None:
+        outlet.sink.finish()
+        self._note_lacking(outlet, at_end=True)
 
     @property
     def wakers(self) -> Sequence[Any]:

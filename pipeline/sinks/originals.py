@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,8 @@ from pipeline.errors import FrameExpired, RuntimeFailure
 from pipeline.sinks.captions import SUFFIX, Captions
 from pipeline.sinks.segments import Segments
 from pipeline.sinks.sink import Accepts, Packet, SinkContext, Stream, Wish
-from pipeline.transport.packet_ring import CODECS, Description, PacketRing, Stored
+from pipeline.sinks.tally import Tally
+from pipeline.transport.packet_ring import CODECS, REORDER_MAX, Description, PacketRing, Stored
 from pipeline.types import Layout, Result
 
 FOREVER_S = float("inf")
@@ -35,7 +37,9 @@ class Originals:
 
     def _reset(self) -> None:
         self._number: int | None = None
+        self._tally = Tally()
         self._done_s = float("-inf")
+        self._kind: int | None = None
         self._description: bytes | None = None
         self._size = (0, 0)
         self._await_keyframe = False
@@ -60,8 +64,11 @@ class Originals:
 
     def follow(self, result: Result) -> None:
         """Raises ``RuntimeFailure`` where the source's video cannot be stored as it is, or the disk is gone."""
-        self._check_codec()
+        if self._number is None:
+            self._begin_reading(result.frame.seq)
+        self._tally.follow(result.frame.seq)
         self._store_until(result.frame.time_s)
+        self._check_codec()
         growing = self._segments.growing
         if growing is not None and result.frame.time_s >= growing.begun_s:
             captions = growing.path.with_suffix(SUFFIX)
@@ -70,38 +77,62 @@ class Originals:
             except OSError as error:
                 self._segments.make_room(error, result.frame.time_s)
 
+    def lacking(self, *, at_end: bool) -> Sequence[int]:
+        return self._tally.lacking(at_end=at_end)
+
+    def _begin_reading(self, seq: int) -> None:
+        """Goes on behind what is stored; ``seq`` is the frame that is followed next."""
+        assert self._ring is not None, "open comes before follow"
+        ring = self._ring
+        self._number = ring.behind(self._done_s)
+        self._await_keyframe = self._number == ring.first_number
+        before = (self._packet(ring, number) for number in range(self._number - 4 * REORDER_MAX, self._number))
+        self._tally.take_up([stored.frame for stored in before if stored], seq)
+
     def _store_until(self, time_s: float) -> None:
         assert self._ring is not None, "open comes before follow"
         ring = self._ring
         if self._number is None:
-            first = next(iter(ring.after(self._done_s)), None)
-            if first is None:
-                return
-            self._number = first.number
+            return
         while self._number < ring.next_number:
-            try:
-                stored = ring.packet(self._number)
-            except FrameExpired:  # this process was away for too long, or the packets are of another kind now
+            stored = self._packet(ring, self._number)
+            if stored is None:  # this process was away for too long, or it was too large
                 self._number = max(self._number + 1, ring.first_number)
                 self._await_keyframe = True
                 continue
             if stored.time_s > time_s:
                 return
-            self._take(ring, stored)
+            self._tally.passed(stored.frame, stored=self._take(ring, stored))
             self._number += 1
 
-    def _take(self, ring: PacketRing, stored: Stored) -> None:
+    @staticmethod
+    def _packet(ring: PacketRing, number: int) -> Stored | None:
+        try:
+            return ring.packet(number)
+        except FrameExpired:
+            return None
+
+    def _take(self, ring: PacketRing, stored: Stored) -> bool:
+        """Whether the packet is on the disk now."""
         self._await_keyframe = self._await_keyframe and not stored.keyframe
         if self._await_keyframe:
-            return
-        if ring.description != self._description:
-            self._begin(ring.description)
-        packet = Packet(*stored[1:])
+            return False
+        if stored.kind != self._kind:
+            try:
+                self._begin(ring.description_of(stored.kind))
+            except FrameExpired:
+                self._await_keyframe = True
+                return False
+            self._kind = stored.kind
+        packet = Packet(*stored[1:8])
         if self._segments.cuts_at(packet):
             self._captions.end(self._size)
         self._segments.write(packet)
+        return True
 
     def _begin(self, description: bytes) -> None:
+        if description == self._description:
+            return
         said = msgspec.msgpack.decode(description, type=Description)
         self._captions.end(self._size)
         self._description, self._size = description, (said.width, said.height)

@@ -7,7 +7,7 @@ says what it takes (``accepts``), a packet sink also whether it may skip (``loss
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -166,6 +166,17 @@ class Follower(Protocol):
 
     def follow(self, result: Result) -> None:
         """Called in order, before anything else happens to the frame."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A packet sink that stores the frames by another way than ``write``."""
+
+    def lacking(self, *, at_end: bool) -> Sequence[int]:
+        """The numbers of the frames that it has not stored and never will, as far as it knows and has not said before.
+
+        at_end: it has finished, or failed: nothing else will be stored.
+        """
 
 
 @runtime_checkable

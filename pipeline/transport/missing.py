@@ -40,6 +40,7 @@ class MissingFrames:
         if seq in self._noted:
             return
         if self._head.missing < NAMED_MAX:
+            self._noted.add(seq)
             with self._path.open("a") as file:
                 file.write(f"{seq}\n")
         self._head.missing += 1

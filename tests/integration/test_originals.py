@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import subprocess
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import av
@@ -11,9 +13,9 @@ import pytest
 
 from pipeline.sinks.archive import Archive, Kept
 from tests.conftest import COUNT
-from tests.media import write_moving
+from tests.media import moving, write_moving
 from tests.numbered import pictures_of, read_numbered, write_numbered
-from tests.runs import Program, Run, kill, wait_until
+from tests.runs import Outcome, Program, Run, kill, wait_until
 from tests.shared_data import shared
 
 SITE = """
@@ -103,6 +105,68 @@ def test_h265_is_stored_as_well(program: Program, tmp_path: Path) -> None:
     for path in check(program, video):
         with av.open(str(path)) as file:
             assert file.streams.video[0].codec_context.name == "hevc"
+
+
+def pieces(directory: Path, *sizes: tuple[int, int]) -> list[bytes]:
+    """Pieces of 50 frames in these sizes, numbered on, each with timestamps from its own beginning."""
+    found = []
+    for number, (width, height) in enumerate(sizes):
+        how = {"pictures": (moving(index, width, height) for index in range(50)), "first": 50 * number}
+        path = directory / f"{number}.ts"
+        write_numbered(path, 50, options={"qp": "20", "preset": "veryfast", "bf": "2"}, **how)  # type: ignore[arg-type]
+        found.append(path.read_bytes())
+    return found
+
+
+def check_numbered(program: Program, outcome: Outcome, count: int, fps: float = 25) -> list[Path]:
+    """Every frame is there once and in order, at its even time, and no decoder complains; returns the segments."""
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.report["frames"] == {"decoded": count, "detected": count, "written": count, "skipped": {}}
+    segments = [program.cwd / "recordings" / kept.path for kept in listed(program)]
+    frames = [read_numbered(path) for path in segments]
+    assert [frame.number for segment in frames for frame in segment] == list(range(count))
+    for segment, path in zip(frames, segments, strict=True):
+        complaints = subprocess.run(
+            ["ffmpeg", "-v", "error", "-i", path, "-f", "null", "-"], capture_output=True, text=True, timeout=60
+        )
+        assert complaints.stderr == ""
+        steps = [after.time_s - before.time_s for before, after in pairwise(segment)]
+        assert steps == pytest.approx([1 / fps] * len(steps), abs=1e-3)
+    program.assert_nothing_left()
+    return segments
+
+
+@pytest.mark.parametrize("job", ["", "annotator", "capture"])
+def test_a_picture_that_changes_its_size_begins_another_segment(program: Program, tmp_path: Path, job: str) -> None:
+    sizes = (320, 180), (240, 128), (320, 180)
+    (tmp_path / "change.ts").write_bytes(b"".join(pieces(tmp_path, *sizes)))
+    run = start(program, tmp_path / "change.ts")
+    with run.results("face") as results:
+        for published in (30, 60, 110) if job else ():
+            pid = run.await_stage(job)
+            wait_until(lambda published=published: run.over or results.published >= published, "more results")  # type: ignore[misc]
+            kill(pid)
+            wait_until(lambda pid=pid: run.over or run.stage_pid(job) not in (pid, None), f"another {job}")  # type: ignore[misc]
+    segments = check_numbered(program, run.finish(), 150)
+    heights = []
+    for path in segments:
+        with av.open(str(path)) as file:
+            heights.append(file.streams.video[0].codec_context.height)
+            assert {frame.height for frame in file.decode(video=0)} == {heights[-1]}
+    assert [height for height, _ in groupby(heights)] == [212, 160, 212]
+
+
+def test_timestamps_that_fall_back_are_counted_on(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "back.ts").write_bytes(b"".join(pieces(tmp_path, (320, 180), (320, 180))))
+    check_numbered(program, start(program, tmp_path / "back.ts").finish(), 100)
+    lengths = [(kept.end_ns - kept.start_ns) / 1e9 for kept in listed(program)]
+    assert sum(lengths) == pytest.approx(4.0, abs=0.3)
+
+
+def test_without_timestamps_packets_have_the_times_of_the_frames(program: Program, tmp_path: Path) -> None:
+    options = {"qp": "20", "preset": "veryfast", "bf": "2"}
+    video = write_numbered(tmp_path / "raw.h264", 90, rate=30, options=options, format_="h264")
+    check_numbered(program, start(program, video).finish(), 90, fps=30)
 
 
 def test_what_is_neither_is_said_to_be_so(program: Program) -> None:

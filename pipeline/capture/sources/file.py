@@ -65,6 +65,8 @@ class FileSource:
 
     def seek(self, seq: int, last_s: float | None = None) -> None:
         clip, left = self._opened(), seq
+        if self.tap is not None:
+            self.tap.again = seq
         if last_s is not None and seq >= _JUMP_MIN and isinstance(clip, VideoClip) and self.tap is None:
             jumped = open_behind(lambda: open_file(self._path, str(self._path)), str(self._path), seq, last_s)
             if jumped is not None:
@@ -76,6 +78,8 @@ class FileSource:
                 left -= 1
             elif self._config.loop:
                 passes, left = divmod(left, seq - left)
+                if self.tap is not None:
+                    self.tap.again = left
                 clip = self._begin_again(clip.end * (1 + passes))
             else:
                 return

@@ -246,7 +246,7 @@ class Clips:
             before = self._ring.after(found.part.last_time_s)
         else:
             before = self._ring.since(episode.began_s - self._config.pre_s)
-        for each in [Packet(*stored[1:]) for stored in before] or [packet]:
+        for each in [Packet(*stored[1:8]) for stored in before] or [packet]:
             if each.time_s <= episode.last_s:
                 self._append(writer, each)
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
@@ -33,7 +34,7 @@ def play(
     tap: PacketTap,
     *,
     drift_s: Callable[[int], float] = lambda _: 0.0,
-    count: int = 60,
+    packets: int = 60,
     size_is_known: bool = True,
 ) -> None:
     """As a capture does: each packet before it is decoded, each picture behind."""
@@ -43,13 +44,14 @@ def play(
             stream.codec_context.width = stream.codec_context.height = 0
         tap.begin(stream)
         for number, packet in enumerate(file.demux(stream)):
-            if number >= count or not packet.size:
-                break
+            if number >= packets and packet.size:
+                return  # killed
             tap.packet(packet)
             for frame in stream.codec_context.decode(packet):
                 assert frame.pts is not None
                 stamp_s = float(frame.pts * Fraction(frame.time_base or 0))
-                tap.picture(stamp_s, stamp_s + drift_s(number), LAYOUT)
+                tap.picture(frame, stamp_s + drift_s(number), LAYOUT)
+        tap.end()
 
 
 def ring_in(place: Path) -> PacketRing:
@@ -62,12 +64,15 @@ def times(ring: PacketRing) -> list[float]:
 
 def test_every_packet_has_its_place_on_the_sources_clock(video: Path, tmp_path: Path) -> None:
     ring = ring_in(tmp_path)
-    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda time_s: round(time_s * 1e9) + 5))
+    play(
+        video,
+        PacketTap(ring, origin_s=0.0, wall_ns=lambda time_s: round(time_s * 1e9) + 5, next_frame=count().__next__),
+    )
     stored = ring.since(-1.0)
     assert times(ring) == [float(n) for n in range(60)]
     assert [packet.keyframe for packet in stored] == [n % 10 == 0 for n in range(60)]
     assert stored[10].wall_ns == 400_000_005
-    assert [(packet.seq, packet.delay) for packet in stored] == [(n, 0) for n in range(60)]
+    assert [(packet.seq, packet.delay, packet.frame) for packet in stored] == [(n, 0, n) for n in range(60)]
     said = msgspec.msgpack.decode(ring.description, type=Description)
     assert (said.codec, said.width, said.height) == ("h264", 64, 48)
     decoder = av.CodecContext.create("h264", "r")
@@ -80,7 +85,7 @@ def test_pictures_that_are_shown_later_than_decoded_say_by_how_much(tmp_path: Pa
     options = {"preset": "veryfast", "qp": "18", "x264-params": "bframes=2:b-adapt=0"}
     video = write_moving(tmp_path / "b.mp4", 60, gop=10, options=options)
     ring = ring_in(tmp_path)
-    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0))
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=count().__next__))
     shown = sorted(round(packet.time_s * 25 + packet.delay * 25 / CLOCK_HZ, 3) for packet in ring.since(-1.0))
     assert shown == [float(n) for n in range(60)]
     assert len({packet.delay for packet in ring.since(-1.0)}) > 2
@@ -89,21 +94,25 @@ def test_pictures_that_are_shown_later_than_decoded_say_by_how_much(tmp_path: Pa
 def test_a_stream_that_says_its_size_late_is_described_all_the_same(video: Path, tmp_path: Path) -> None:
     """As one that is joined between two key frames."""
     ring = ring_in(tmp_path)
-    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0), size_is_known=False)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=count().__next__), size_is_known=False)
     said = msgspec.msgpack.decode(ring.description, type=Description)
     assert (said.width, said.height) == (LAYOUT.width, LAYOUT.height)
 
 
 def test_a_capture_that_is_started_again_writes_nothing_twice(video: Path, tmp_path: Path) -> None:
     ring = ring_in(tmp_path)
-    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0), count=33)
-    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0))
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=count().__next__), packets=33)
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=count().__next__))
     assert times(ring) == [float(n) for n in range(60)]
 
 
 def test_clocks_that_drift_apart_are_brought_together_at_keyframes(video: Path, tmp_path: Path) -> None:
     ring = ring_in(tmp_path)
-    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0), drift_s=lambda n: -0.001 * n)
+    play(
+        video,
+        PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=count().__next__),
+        drift_s=lambda n: -0.001 * n,
+    )
     found = [packet.time_s for packet in ring.since(-1.0)]
     assert found == sorted(set(found))
     assert len(found) == 60
