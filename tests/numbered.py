@@ -6,6 +6,8 @@ a face down there.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
+import pytest
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -97,3 +100,12 @@ def _read(stream: VideoStream, frame: av.VideoFrame) -> Numbered:
     plane = frame.planes[0]
     luma = np.frombuffer(cast("memoryview[int]", plane), np.uint8).reshape(-1, plane.line_size)
     return Numbered(number_in(luma[: frame.height, : frame.width]), float(frame.pts * stream.time_base))
+
+
+def complaints(path: Path) -> str:
+    """What FFmpeg's own program says of a recording while it decodes all of it: nothing where it is whole."""
+    if not shutil.which("ffmpeg"):
+        pytest.skip("needs ffmpeg; install: apt-get install ffmpeg")
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "null", "-"]
+    said: str = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+    return said

@@ -6,15 +6,17 @@ import contextlib
 import json
 import signal
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
+import av
 import pytest
 
 from pipeline.sinks.archive import Archive
 from tests.cameras import await_frames, await_state, check_recorded, gaps, site
+from tests.numbered import complaints
 from tests.rtsp_server import RtspServer, film
-from tests.runs import Program, wait_until
+from tests.runs import Program, kill, wait_until
 
 COUNT = 100
 
@@ -61,3 +63,55 @@ def test_an_outage_is_a_gap_in_the_index_and_nothing_else_is_missing(
         hole = any(before.end_ns <= gap.start_ns + 5e8 and gap.end_ns - 5e8 <= after.start_ns for gap in missing)
         assert hole or 0 < after.start_ns - before.end_ns < 0.5e9
     bare_program.assert_nothing_left()
+
+
+@pytest.mark.parametrize("codec", ["h264"])
+@pytest.mark.parametrize("change", ["size", "annotator", "capture"])
+def test_packets_are_stored_whole_whatever_happens(
+    bare_program: Program, tmp_path: Path, codec: str, change: str
+) -> None:
+    """Another size, and a death: what is told as written can be decoded, in order, and FFmpeg has nothing to say."""
+    films = [film(tmp_path / f"{size[0]}.mp4", 1, COUNT, codec=codec, size=size) for size in ((640, 360), (352, 288))]
+    with RtspServer({"one": films}, codec=codec) as server:
+        path = site(bare_program.cwd, {"gate": {"url": server.url("one")}})
+        text = json.loads(path.read_text())
+        text["sinks"]["recordings"] |= {"segment_s": 2, "overlay": "track"}
+        path.write_text(json.dumps(text))
+        run = bare_program.start("run", "--json", path)
+        with run.head("gate") as head:
+            await_state(head, "live")
+            await_frames(head, 75)
+            if change == "size":
+                server.show("one", 1)
+                wait_until(lambda: head.generation == 1, "pictures of another size")
+            else:
+                pid = run.await_stage(change)
+                kill(pid)
+                wait_until(lambda: run.stage_pid(change) not in (pid, None), f"another {change}")
+            await_frames(head, 75)
+            run.signal(signal.SIGINT)
+            outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    directory = bare_program.cwd / "recordings"
+    with contextlib.closing(Archive(directory, read_only=True)) as archive:
+        kept = [directory / file.path for file in archive.files()]
+    assert [complaints(path) for path in kept] == [""] * len(kept)
+    stored = [check_recorded(path, 1) for path in kept]
+    numbers = [number for segment in stored for number in segment]
+    assert gaps(numbers, COUNT) <= (change != "annotator")
+    frames = outcome.report["frames"]
+    assert 0 <= len(numbers) - frames["written"] <= 1  # a packet whose picture came with the end
+    assert outcome.report["sources"]["gate"]["missing_count"] == frames["decoded"] - frames["written"] <= 25
+    if change == "size":
+        heights = [height_of(path) for path in kept]
+        assert [height for height, _ in groupby(heights)] == [392, 320]
+        assert frames["written"] == frames["decoded"]
+    bare_program.assert_nothing_left()
+
+
+def height_of(path: Path) -> int:
+    """Of all pictures, as of what the file says."""
+    with av.open(str(path)) as file:
+        said = file.streams.video[0].codec_context.height
+        assert {frame.height for frame in file.decode(video=0)} == {said}
+    return said
