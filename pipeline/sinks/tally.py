@@ -23,7 +23,7 @@ class Tally:
             return
         self._newest = max(before)
         self._followed = seq - 1
-        self._awaited = {frame for frame in range(max(0, self._newest - REORDER_MAX), seq) if frame not in before}
+        self._awaited = set(range(max(min(before), self._newest - REORDER_MAX), seq)) - before
         self._early = {frame for frame in before if frame >= seq}
 
     def follow(self, frame: int) -> None:

@@ -6,8 +6,9 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
-from itertools import count
+from itertools import chain, count, repeat
 from pathlib import Path
+from typing import Any
 
 import av
 import msgspec
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.capture import tap as module
 from pipeline.capture.tap import CLOCK_HZ, PacketTap
-from pipeline.transport.packet_ring import Description, PacketRing
+from pipeline.transport.packet_ring import NO_FRAME, Description, PacketRing
 from pipeline.types import Layout
 from tests.media import write_moving
 
@@ -117,6 +118,86 @@ def test_clocks_that_drift_apart_are_brought_together_at_keyframes(video: Path, 
     assert found == sorted(set(found))
     assert len(found) == 60
     assert found[50] == pytest.approx(50 / 25 - 0.05, abs=0.002)
+
+
+def play_live(
+    video: Path,
+    tap: PacketTap,
+    *,
+    change: Callable[[int, av.Packet[Any]], None] = lambda *_: None,
+    layout: Callable[[int], Layout] = lambda _: LAYOUT,
+    is_lost: Callable[[int], bool] = lambda _: False,
+) -> None:
+    """Picture ``n`` is of ``100 + n / 25`` on the clock of the machine, whatever its timestamp says."""
+    shown = count()
+    with av.open(str(video)) as file:
+        stream = file.streams.video[0]
+        tap.begin(stream)
+        for number, packet in enumerate(file.demux(stream)):
+            if packet.size:
+                change(number, packet)
+                tap.packet(packet)
+            for frame in stream.codec_context.decode(packet):
+                if not is_lost(index := next(shown)):
+                    tap.picture(frame, 100 + index / 25, layout(index))
+        tap.end()
+
+
+def unstamped(_: int, packet: av.Packet[Any]) -> None:
+    packet.pts = packet.dts = None
+
+
+def jumping(number: int, packet: av.Packet[Any]) -> None:
+    assert packet.time_base is not None
+    assert packet.pts is not None
+    assert packet.dts is not None
+    leap = round((3600 if number >= 25 else 0) / packet.time_base)
+    packet.pts, packet.dts = packet.pts + leap, packet.dts + leap
+
+
+def live_tap(ring: PacketRing) -> PacketTap:
+    return PacketTap(ring, origin_s=90.0, wall_ns=lambda _: 0, next_frame=count().__next__)
+
+
+@pytest.mark.parametrize("change", [lambda *_: None, unstamped, jumping])
+def test_a_cameras_packets_have_even_times(
+    video: Path, tmp_path: Path, change: Callable[[int, av.Packet[Any]], None]
+) -> None:
+    """With its timestamps, without any, and where they leap by an hour between two key frames."""
+    ring = ring_in(tmp_path)
+    play_live(video, live_tap(ring), change=change)
+    assert times(ring) == pytest.approx([250.0 + n for n in range(60)], abs=0.01)
+    assert [packet.frame for packet in ring.since(-1.0)] == list(range(60))
+
+
+def test_another_size_within_a_connection_is_described_from_its_first_picture_on(video: Path, tmp_path: Path) -> None:
+    ring = ring_in(tmp_path)
+    large = Layout(128, 96)
+    play_live(video, live_tap(ring), layout=lambda index: large if index >= 30 else LAYOUT)
+    said = [
+        msgspec.msgpack.decode(ring.description_of(ring.packet(number).kind), type=Description).width
+        for number in range(60)
+    ]
+    assert said == 30 * [64] + 30 * [128]
+
+
+def test_a_packet_whose_picture_never_comes_is_stored_without_a_frame(video: Path, tmp_path: Path) -> None:
+    ring = ring_in(tmp_path)
+    play_live(video, live_tap(ring), is_lost=lambda index: 20 <= index < 25)
+    found = [packet.frame for packet in ring.since(-1.0)]
+    assert found == [*range(20), *5 * [NO_FRAME], *range(20, 55)]
+    assert times(ring) == pytest.approx([250.0 + n for n in range(60)], abs=0.01)
+
+
+def test_a_capture_that_is_started_again_gives_frames_the_numbers_that_they_had(video: Path, tmp_path: Path) -> None:
+    ring = ring_in(tmp_path)
+    published = 30
+    play(video, PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=count().__next__), packets=published)
+    again = chain(repeat(published, published + 1), count(published + 1))
+    tap = PacketTap(ring, origin_s=0.0, wall_ns=lambda _: 0, next_frame=again.__next__)
+    tap.again = published
+    play(video, tap)
+    assert [packet.frame for packet in ring.since(-1.0)] == list(range(60))
 
 
 @given(st.binary(max_size=200))

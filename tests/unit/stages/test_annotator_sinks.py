@@ -12,6 +12,7 @@ from pipeline.errors import RuntimeFailure
 from pipeline.sinks.annotator_stage import AnnotatorStage
 from pipeline.sinks.sink import Wish
 from pipeline.transport.head import Head
+from pipeline.transport.missing import MissingFrames
 from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import Reader, Writer
 from pipeline.types import I420, Event, Layout, Result
@@ -82,6 +83,45 @@ def wanted(*seqs: int, keyframes: Sequence[int] = ()) -> Any:
         return Wish.KEYFRAME if seq in keyframes else Wish.PACKET if seq in seqs else Wish.NOTHING
 
     return wish
+
+
+class Follower(FakeSink):
+    """Stores frames by itself, but for one in three; fails where it is told to."""
+
+    def __init__(self, failing: int | None = None) -> None:
+        super().__init__([])
+        self.wishes = wanted()
+        self.failing = failing
+        self.followed: list[int] = []
+
+    def follow(self, result: Result) -> None:
+        if result.frame.seq == self.failing:
+            raise RuntimeFailure("the disk is gone")
+        self.followed.append(result.frame.seq)
+
+    def lacking(self, *, at_end: bool) -> list[int]:
+        ready = [seq for seq in self.followed if at_end or seq < self.followed[-1]]
+        self.followed = [seq for seq in self.followed if seq not in ready]
+        return [seq for seq in ready if seq % 3 == 0]
+
+
+def test_what_a_sink_has_not_stored_by_itself_is_missing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [Follower(), Follower()], 10)
+    bench.work()
+    assert MissingFrames(bench.head).numbers() == {0, 3, 6}
+    bench.results.finish([])
+    bench.work()
+    assert MissingFrames(bench.head).numbers() == {0, 3, 6, 9}
+    assert bench.head.missing == 4
+    assert bench.head.position("annotator") == 10
+
+
+def test_a_sink_that_fails_says_what_it_has_not_stored(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [Follower(7)], 10)
+    with pytest.raises(RuntimeFailure):
+        bench.work()
+    assert MissingFrames(bench.head).numbers() == {0, 3, 6}
+    assert bench.head.position("annotator") == 7
 
 
 def test_what_nobody_wants_is_not_encoded_and_behind_it_comes_a_keyframe(tmp_path: Path) -> None:
