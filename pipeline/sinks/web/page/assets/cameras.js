@@ -23,7 +23,8 @@ class Tile {
       latency: (ms) => { this.glass = ms; },
       shown: () => this.element.classList.add("playing"),
     });
-    this.refresh();
+    // a still of the shape before would be seen on both sides of a narrower video
+    this.parts.video.addEventListener("resize", () => this.refresh());
   }
 
   /** The newest picture there is, for the time until video comes, or instead of it. */
@@ -54,7 +55,9 @@ class Tile {
     if (source.reconnects) figures.push(`lost ${source.reconnects} ${source.reconnects === 1 ? "time" : "times"}`);
     this.parts.figures.textContent = figures.filter(Boolean).join(" · ");
     if (this.wasLive === false && live) this.player.restart();
-    if (this.wasLive !== live && !live) this.refresh();
+    const pictured = source.age_s !== null;
+    if (pictured && (!this.pictured || (this.wasLive !== live && !live))) this.refresh();
+    this.pictured = pictured;
     this.wasLive = live;
   }
 }
