@@ -20,6 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipeline.capture.nal import PARAMETER_SETS, annex_b, prefixed, read_avc_configuration, read_hevc_configuration
 from pipeline.transport.packet_ring import CODECS, NO_FRAME, REORDER_MAX, Description, PacketRing
 from pipeline.types import Layout
 
@@ -33,7 +34,6 @@ JUMP_S = 2.0
 """A live picture whose timestamp is so far off has another count of timestamps."""
 USUAL_S = Fraction(1, 25)
 """How far apart packets are taken to be that come without a timestamp, as the first of an RTSP session does."""
-_SETS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _DELIMITER = {"h264": 9, "hevc": 35}
 _START = b"\0\0\0\1"
 
@@ -109,11 +109,11 @@ class PacketTap:
         if self._codec not in CODECS:
             return
         if extradata[:1] == b"\1":
-            read = _avc_configuration if self._codec == "h264" else _hevc_configuration
+            read = read_avc_configuration if self._codec == "h264" else read_hevc_configuration
             with suppress(IndexError, struct.error):  # damaged: nothing begins
                 self._length_size, self._sets = read(extradata)
         else:
-            self._sets = self._sets_in(_annex_b(extradata))
+            self._sets = self._sets_in(annex_b(extradata))
 
     def packet(self, packet: Packet[Any]) -> None:
         """Called for each packet of the video, in the order of decoding, before it is decoded."""
@@ -153,13 +153,13 @@ class PacketTap:
         self._waiting.clear()
 
     def _units(self, data: bytes) -> list[bytes]:
-        return list(_annex_b(data) if self._length_size is None else _prefixed(data, self._length_size))
+        return list(annex_b(data) if self._length_size is None else prefixed(data, self._length_size))
 
     def _kind(self, unit: bytes) -> int:
         return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
 
     def _sets_in(self, units: Iterable[bytes]) -> tuple[bytes, ...]:
-        return tuple(unit for unit in units if self._kind(unit) in _SETS[self._codec])
+        return tuple(unit for unit in units if self._kind(unit) in PARAMETER_SETS[self._codec])
 
     def _write_ready(self) -> None:
         while self._pictures >= (SETTLED if self._live else 1) and self._waiting:
@@ -179,11 +179,11 @@ class PacketTap:
             new = self._sets_in(packet.units)
             said = {self._kind(unit) for unit in new}
             self._sets = tuple(unit for unit in self._sets if self._kind(unit) not in said) + new
-            whole = {self._kind(unit) for unit in self._sets} == set(_SETS[self._codec])
+            whole = {self._kind(unit) for unit in self._sets} == set(PARAMETER_SETS[self._codec])
             self._begun = whole and self._layout is not None
             if self._begun:
                 self._describe()
-        aside = (*_SETS[self._codec], _DELIMITER[self._codec])
+        aside = (*PARAMETER_SETS[self._codec], _DELIMITER[self._codec])
         data = b"".join(_START + unit for unit in packet.units if self._kind(unit) not in aside)
         if not self._begun or not data or decoded_s <= self._resume_s:
             return  # before the first key frame, or written before this process was started again
@@ -204,10 +204,14 @@ class PacketTap:
     def _times_of(self, packet: _Waiting) -> tuple[float, float]:
         """When it is decoded, later than any before, and when it is shown."""
         due_s = self._due_s(packet.picture)
+        stamps = self._stamps(packet)
         shown_s = packet.picture.time_s if packet.picture else due_s
-        if self._live and (stamps := self._stamps(packet)):  # the sender's even steps
+        if self._live and stamps:  # the sender's even steps
             offset_s = self._offset_to(packet.picture, stamps[1], keyframe=packet.keyframe)
             due_s, shown_s = (stamp + offset_s for stamp in stamps)
+        elif packet.picture is None and stamps and self._newest_offset_s is not None:
+            stamp_s = stamps[1] + self._newest_offset_s
+            shown_s = stamp_s if 0 < stamp_s - due_s < JUMP_S else due_s
         return max(due_s, self._last_s + APART_S), shown_s
 
     def _due_s(self, picture: _Picture | None) -> float:
@@ -261,46 +265,3 @@ class PacketTap:
         description = msgspec.msgpack.encode(said)
         if description != self._ring.description:
             self._ring.begin(description)
-
-
-def _annex_b(data: bytes) -> Iterator[bytes]:
-    units = (unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")[1:])
-    return (unit for unit in units if unit)
-
-
-def _prefixed(data: bytes, size: int) -> Iterator[bytes]:
-    position = 0
-    while position + size < len(data):
-        length = int.from_bytes(data[position : position + size], "big")
-        if length:
-            yield data[position + size : position + size + length]
-        position += size + length
-
-
-def _avc_configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
-    """An AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1): size of the lengths, parameter sets."""
-    sets: list[bytes] = []
-    position = 5
-    for mask in (31, 255):
-        number = record[position] & mask
-        position += 1
-        for _ in range(number):
-            (length,) = struct.unpack_from(">H", record, position)
-            sets.append(record[position + 2 : position + 2 + length])
-            position += 2 + length
-    return (record[4] & 3) + 1, tuple(sets)
-
-
-def _hevc_configuration(record: bytes) -> tuple[int, tuple[bytes, ...]]:
-    """An HEVCDecoderConfigurationRecord (8.3.3.1), likewise."""
-    sets: list[bytes] = []
-    position = 23
-    for _ in range(record[22]):
-        kind, number = struct.unpack_from(">BH", record, position)
-        position += 3
-        for _ in range(number):
-            (length,) = struct.unpack_from(">H", record, position)
-            if kind & 63 in _SETS["hevc"]:
-                sets.append(record[position + 2 : position + 2 + length])
-            position += 2 + length
-    return (record[21] & 3) + 1, tuple(sets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import signal
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -94,6 +95,24 @@ def test_killed_every_packet_is_stored_once(program: Program, video: Path, job: 
     outcome = run.finish()
     assert outcome.code == 0, outcome.stderr
     check(program, video)
+
+
+def test_stopped_every_frame_that_was_captured_is_stored(program: Program, tmp_path: Path) -> None:
+    options = {"qp": "20", "bf": "3", "preset": "veryfast"}
+    video = write_numbered(tmp_path / "long.mp4", 600, options=options)
+    run = start(program, video)
+    with run.results("face") as results:
+        wait_until(lambda: run.over or results.published >= 60, "some results")
+        run.signal(signal.SIGINT)
+    outcome = run.finish()
+    assert outcome.code == 0, outcome.stderr
+    frames = outcome.report["frames"]
+    assert 60 <= frames["decoded"] == frames["written"] < 600
+    segments = [program.cwd / "recordings" / kept.path for kept in listed(program)]
+    numbers = [frame.number for path in segments for frame in read_numbered(path)]
+    assert numbers[: frames["written"]] == list(range(frames["written"]))
+    assert len(numbers) <= frames["written"] + 3  # what the last ones are made from
+    assert [complaints(path) for path in segments] == [""] * len(segments)
 
 
 def test_h265_is_stored_as_well(program: Program, tmp_path: Path) -> None:

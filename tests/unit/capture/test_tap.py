@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture import tap as module
+from pipeline.capture import nal
 from pipeline.capture.tap import CLOCK_HZ, PacketTap
 from pipeline.transport.packet_ring import NO_FRAME, Description, PacketRing
 from pipeline.types import Layout
@@ -202,10 +202,10 @@ def test_a_capture_that_is_started_again_gives_frames_the_numbers_that_they_had(
 
 @given(st.binary(max_size=200))
 def test_garbage_is_no_parameter_set(data: bytes) -> None:
-    for read in (module._avc_configuration, module._hevc_configuration):
+    for read in (nal.read_avc_configuration, nal.read_hevc_configuration):
         with suppress(IndexError, struct.error):
             size, sets = read(b"\1" + data)
             assert 1 <= size <= 4
             assert isinstance(sets, tuple)
-    assert all(unit for unit in module._annex_b(data))
-    assert all(len(unit) <= len(data) for unit in module._prefixed(data, 4))
+    assert all(unit for unit in nal.annex_b(data))
+    assert all(len(unit) <= len(data) for unit in nal.prefixed(data, 4))
