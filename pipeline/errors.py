@@ -4,7 +4,8 @@ PipelineError                 one line for people; never shown as a traceback
 ├── ConfigError               fix the configuration      exit 2, never restarted
 ├── StartupError              fix the machine            exit 3, never restarted
 ├── RuntimeFailure            it failed while running    exit 1
-│   └── SourceBroken          a file broke off: what was readable has been delivered
+│   ├── SourceBroken          a file broke off: what was readable has been delivered
+│   └── DiskFull              what writes there stops for good
 ├── Disconnected              connect again, after a back-off
 └── FrameExpired              count it, take the next frame
 """
@@ -61,6 +62,10 @@ class RuntimeFailure(PipelineError):
 
 class SourceBroken(RuntimeFailure):
     """A source broke off before its end; every frame that could be read was delivered before this was raised."""
+
+
+class DiskFull(RuntimeFailure):
+    """There is no room, and nothing may be removed: that is not tried again."""
 
 
 class Disconnected(PipelineError):

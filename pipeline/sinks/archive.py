@@ -89,7 +89,7 @@ class Archive:
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         """Raises ``ConfigError`` where something else has the index's name, ``RuntimeFailure`` where it fails."""
         self.directory = directory
-        path = directory / FILE
+        self._path = path = directory / FILE
         target = f"{path.absolute().as_uri()}?mode=ro" if read_only else str(path)
         try:
             self._database = sqlite3.connect(
@@ -101,6 +101,16 @@ class Archive:
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise RuntimeFailure(f"{path}: {error}") from error  # locked, or the disk: it may be over soon
             raise ConfigError(f"{path} is not an index of recordings: {error}") from error
+        self._identity = _identity(path)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the index is no longer where it was opened: removed with the directory, or under another disk."""
+        return _identity(self._path) != self._identity
+
+    def count(self) -> tuple[int, int]:
+        """How many files it lists, and their bytes."""
+        return self._database.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM files").fetchone()  # type: ignore[no-any-return]
 
     def add(self, kept: Kept) -> None:
         """Its age counts from when the file was written: what it shows may be as old as the source's video."""
@@ -204,7 +214,7 @@ class Archive:
         return (Kept(*row[1:]), row[0]) if row else None
 
     def _total(self) -> int:
-        return int(self._database.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0])
+        return self.count()[1]
 
     def _remove(self, kept: Kept) -> list[str]:
         paths = [file.path for file in self.episode(kept.episode)] if kept.episode else [kept.path]
@@ -223,3 +233,11 @@ class Archive:
     def close(self) -> None:
         """Safe twice."""
         self._database.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

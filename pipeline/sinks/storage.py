@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -13,7 +14,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from pipeline.errors import RuntimeFailure
+from pipeline.errors import DiskFull, PipelineError, RuntimeFailure
 from pipeline.sinks.archive import Archive, Kept
 from pipeline.sinks.finishing import NO_ROOM, utc
 from pipeline.sinks.sink import SinkConfig, SinkContext
@@ -55,17 +56,21 @@ class Storage:
         self._archive: Archive | None = None
         self._worker: ThreadPoolExecutor | None = None
         self._told_ns: int | None = None
+        self._renewals = self._gone_on_after = 0
 
     def open(self) -> None:
         """Raises ``OSError``, or what ``Archive`` raises."""
         self.close()
+        self._archive = self._make()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"storage-{self._context.name}")
+        self.do(self._retire)
+
+    def _make(self) -> Archive:
         self.directory.mkdir(parents=True, exist_ok=True)
         trial = self.directory / f".{self._context.name}-{secrets.token_hex(4)}.trial"
         trial.touch()
         trial.unlink()
-        self._archive = Archive(self.directory)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"storage-{self._context.name}")
-        self.do(self._retire)
+        return Archive(self.directory)
 
     def do(self, work: Callable[[Archive], T], *, room_at_s: float | None = None) -> Future[T | None]:
         """Has ``work`` done behind everything asked for before; None where that fails, which is logged.
@@ -74,20 +79,42 @@ class Storage:
         for the event that tells of it.
         """
         assert self._worker is not None
-        assert self._archive is not None
-        return self._worker.submit(self._try, work, self._archive, room_at_s)
+        return self._worker.submit(self._try, work, room_at_s)
 
-    def _try(self, work: Callable[[Archive], T], archive: Archive, room_at_s: float | None = None) -> T | None:
+    def _try(self, work: Callable[[Archive], T], room_at_s: float | None = None) -> T | None:
         while True:
             try:
-                return work(archive)
+                return work(self._current())
             except (OSError, sqlite3.Error) as error:
-                if room_at_s is None or not self._drop_oldest(archive, error, room_at_s):
+                if room_at_s is None or not self._drop_oldest(error, room_at_s):
                     log.error("sink %s: %s: %s", self._context.name, self.directory, error)
                     return None
+            except PipelineError as error:
+                log.error("sink %s: %s", self._context.name, error)
+                return None
 
-    def _drop_oldest(self, archive: Archive, error: OSError | sqlite3.Error, stream_s: float) -> bool:
+    def _current(self) -> Archive:
+        """Called by the thread: the index, made anew where the directory was removed or is another disk now."""
+        assert self._archive is not None
+        before = self._archive
+        if before.is_gone:
+            self._archive = self._make()
+            count, nbytes = 0, 0
+            with contextlib.suppress(sqlite3.Error):
+                count, nbytes = before.count()
+            before.close()
+            self._renewals += 1
+            log.error(
+                "sink %s: %s was removed, or is another disk now; it is begun anew, without %d files of %.1f MB that "
+                "its index listed",
+                self._context.name, self.directory, count, nbytes / 1e6,
+            )  # fmt: skip
+        return self._archive
+
+    def _drop_oldest(self, error: OSError | sqlite3.Error, stream_s: float) -> bool:
         """Called by the thread: whether there is room again, after what failed."""
+        archive = self._archive
+        assert archive is not None
         if not is_full(error) or self._config.when_full != "drop_oldest" or not (gone := archive.drop_oldest()):
             return False
         for path in gone:
@@ -95,9 +122,9 @@ class Storage:
         self._tell("storage_full", "the oldest recordings are removed", stream_s)
         return True
 
-    def enter(self, archive: Archive, kept: Kept) -> None:
+    def enter(self, _: Archive, kept: Kept) -> None:
         """Called by the thread: a full disk does not keep a file out of the index where the oldest may go."""
-        self._try(lambda archive: archive.add(kept), archive, kept.last_time_s)
+        self._try(lambda archive: archive.add(kept), kept.last_time_s)
 
     def retire(self) -> None:
         """What is too old or too much goes, soon."""
@@ -111,16 +138,21 @@ class Storage:
             log.debug("removed %s", self.directory / path)
 
     def make_room(self, error: OSError, stream_s: float) -> None:
-        """After a write that failed: returns when it is worth trying again, having removed the oldest.
+        """After a write that failed: returns when it is worth trying again, having removed the oldest, or made the
+        directory anew that somebody has removed.
 
-        Tells the event log. Raises ``RuntimeFailure`` where this sink must stop.
+        Tells the event log. Raises ``RuntimeFailure`` where this sink must stop, ``DiskFull`` where for good.
         """
-        if self.do(lambda archive: self._drop_oldest(archive, error, stream_s)).result():
+        if self.do(lambda _: self._drop_oldest(error, stream_s)).result():
             return
-        reason = "the disk is full" if is_full(error) else str(error.strerror)
+        if isinstance(error, FileNotFoundError) and self._gone_on_after != self._renewals:
+            self._gone_on_after = self._renewals
+            return
+        full = is_full(error)
+        reason = "the disk is full" if full else str(error.strerror)
         self._told_ns = None
         self._tell("recording_stopped", reason, stream_s)
-        raise RuntimeFailure(
+        raise (DiskFull if full else RuntimeFailure)(
             f"sink {self._context.name}: cannot write in {self.directory}: {error.strerror}; what was recorded before "
             "is kept"
         ) from error

@@ -239,7 +239,7 @@ class Clips:
             self._end_clip(episode)
             return
         path = self._store.part_path(event)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent, packet.time_s)
         said = {"run": self._context.run_id, "part": 1, "source": self._source, "event": msgspec.to_builtins(event)}
         writer = self._writers[event.id] = PartWriter(path, self._stream, said, found)
         if found is not None:
@@ -249,6 +249,14 @@ class Clips:
         for each in [Packet(*stored[1:8]) for stored in before] or [packet]:
             if each.time_s <= episode.last_s:
                 self._append(writer, each)
+
+    def _make_folder(self, path: Path, time_s: float) -> None:
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                return
+            except OSError as error:
+                self._storage.make_room(error, time_s)
 
     def _append(self, writer: PartWriter, packet: Packet) -> None:
         while True:
@@ -264,14 +272,26 @@ class Clips:
         writer = self._writers.pop(event.id, None)
         found = self._found.pop(event.id, None)
         fd = writer.release() if writer else None
-        if fd is not None and (part := read_part(self._store.part_path(event), 1)) is not None:
-            found = Found(fd, part)
+        if fd is not None:
+            found = self._written(fd, event)
         if not episode.crop:
             began_ns = round(datetime.fromisoformat(event.t_start).timestamp() * 1e9)
             self._keep_crop(episode, found.part.contents.last.wall_ns if found else began_ns)
         episode.clip = True
         self._ending.append((self._keep_clip(event, found), episode))
         self._storage.retire()
+
+    def _written(self, fd: int, event: Event) -> Found | None:
+        path = self._store.part_path(event)
+        try:
+            part = read_part(path, 1)
+        except (OSError, ValueError) as error:
+            log.error("sink %s: the clip %s is lost: %s", self._context.name, path, getattr(error, "strerror", error))
+            part = None
+        if part is None:
+            os.close(fd)
+            return None
+        return Found(fd, part)
 
     def _forget_complete(self) -> None:
         """An episode whose evidence is stored is no longer this sink's business, nor that of a restarted one."""

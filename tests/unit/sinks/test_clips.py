@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -269,6 +270,25 @@ def test_evidence_of_an_old_video_is_kept_from_when_it_was_made(tmp_path: Path) 
     bench.sink.open()
     bench.sink.close()
     assert len(bench.files()) == 3
+
+
+@pytest.mark.parametrize("number", [100, 130], ids=["before the clip", "while it grows"])
+def test_a_directory_that_is_removed_costs_what_was_in_it_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    bench = Bench(tmp_path, post_s=0.4)
+    bench.play(range(number), [begins(110), stops(150)])
+    bench.settle()
+    shutil.rmtree(tmp_path / "evidence")
+    said = [begins(110), stops(150), begins(200, 2), stops(220, 2)]
+    bench.play(range(number, 250), said)
+    bench.end()
+    growing = number > 110
+    assert bench.clip(2).exists()
+    assert bench.clip().exists() is not growing
+    assert {Path(kept.path).name for kept in bench.kept()} == set(bench.files())
+    assert any("the clip" in message and "is lost" in message for message in caplog.messages) is growing
+    assert any("is begun anew" in message for message in caplog.messages)
 
 
 def test_a_face_without_a_clip_is_listed_at_the_time_of_its_event(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -18,7 +19,7 @@ import pytest
 from pipeline.errors import ConfigError, RuntimeFailure
 from pipeline.sinks.archive import FILE, Archive, Gap, Kept
 from pipeline.types import Event
-from tests.unit.sinks.recordings import WALL_NS, encode_with, new_encoder
+from tests.unit.sinks.recordings import SMALL, WALL_NS, encode_with, new_encoder
 from tests.unit.sinks.segmented import ended, feed, files, index, listed, segments, settled
 
 
@@ -176,6 +177,27 @@ def test_an_index_that_is_locked_is_no_mistake_in_the_configuration(
     with pytest.raises(ConfigError, match="is not an index of recordings: no such column"):
         sink.open()
     sink.close()
+
+
+def test_a_directory_that_is_removed_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the next segment, and without a word of a full disk; what was in it is counted."""
+    told: list[Event] = []
+    sink = segments(tmp_path, told=told)
+    sink.open()
+    encoder = new_encoder(SMALL)
+    sink.start(encoder.stream)
+    for number, packet in enumerate(encode_with(encoder, range(300), None, sink.wish)):
+        if number == 130:
+            settled(sink)
+            shutil.rmtree(tmp_path / "recordings")
+        sink.write(packet)
+    ended(sink)
+    assert [(kept.frames, kept.path) for kept in listed(tmp_path)] == [(50, path) for path in files(tmp_path)]
+    assert len(files(tmp_path)) == 3
+    said = [record.getMessage() for record in caplog.records if "is begun anew" in record.getMessage()]
+    assert len(said) == 1
+    assert "without 2 files of" in said[0]
+    assert told == []
 
 
 def test_only_what_has_our_names_goes_where_the_index_lists_nothing(tmp_path: Path) -> None:
