@@ -7,13 +7,15 @@ frames that every lossless sink has stored safely, so that a restarted annotator
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import FrameExpired, RuntimeFailure
+from pipeline.errors import DiskFull, FrameExpired, PipelineError, RuntimeFailure
 from pipeline.sinks.encoder import Encoder
+from pipeline.sinks.outlet import FOREVER_S, NEVER_S, Outlet
 from pipeline.sinks.overlay import Overlay
 from pipeline.sinks.sink import Follower, Keeper, Listener, Looker, Packet, PacketSink, Wish
 from pipeline.stage import BELL_TIMEOUT_S
@@ -23,20 +25,10 @@ from pipeline.transport.results import ResultLog
 from pipeline.transport.ring import Reader
 from pipeline.types import I420, Layout, Result
 
-NEVER_S, FOREVER_S = float("-inf"), float("inf")
 BEHIND_MAX = 2
 """Frames; where somebody only watches, the newest is shown instead."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Outlet:
-    """One sink. safe_s: up to where it would survive kill -9. failed: why nothing is handed to it any more."""
-
-    sink: PacketSink
-    safe_s: float = NEVER_S
-    failed: RuntimeFailure | None = None
 
 
 @dataclass(slots=True)
@@ -62,18 +54,20 @@ class AnnotatorStage:
         create_encoder: Callable[[Layout], Encoder],
         create_overlay: Callable[[Layout], Overlay],
         on_finish: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._reader = reader
         self._results = results
         self._bell = result_bell
-        self._outlets = [_Outlet(sink) for sink in sinks]
+        self._outlets = [Outlet(sink) for sink in sinks]
         self._create_encoder = create_encoder
         self._create_overlay = create_overlay
         self._on_finish = on_finish
+        self._clock = clock
         self._missing = MissingFrames(reader.head)
         self._picture: _Picture | None = None
-        self._paused = False
+        self._paused = self._ending = False
         self._next = 0
         self._written = 0
         self._unsafe: deque[tuple[int, float]] = deque()
@@ -82,7 +76,7 @@ class AnnotatorStage:
     def open(self) -> None:
         self._missing.take_up()
         for outlet in self._outlets:
-            outlet.safe_s = _or_never(outlet.sink.open())
+            outlet.open(self._clock())
         if any(outlet.sink.lossless for outlet in self._outlets):
             self._resume_s = self._everywhere_safe_s()
         self._next = self._reader.position
@@ -93,7 +87,7 @@ class AnnotatorStage:
         """Nothing to do: a stream that has ended drains by itself, and the supervisor ends the streams."""
 
     def step(self) -> float | None:
-        """Raises ``RuntimeFailure`` at the end, or with the last sink that failed."""
+        """Raises ``RuntimeFailure`` at the end, or with the last sink that failed for good."""
         self._bell.clear()
         if self._next < self._results.published:
             if self._results.published - self._next > BEHIND_MAX and self._hurries():
@@ -118,6 +112,7 @@ class AnnotatorStage:
             if time_s <= self._resume_s:
                 self._pass(seq, time_s)
                 return
+            self._try_again()
             self._hear(time_s)
             self._follow(result)
             wish = max((outlet.sink.wish(time_s) for outlet in self._working), default=Wish.NOTHING)
@@ -169,44 +164,66 @@ class AnnotatorStage:
     # -- the sinks
 
     @property
-    def _working(self) -> list[_Outlet]:
+    def _working(self) -> list[Outlet]:
         return [outlet for outlet in self._outlets if outlet.failed is None]
 
-    def _each(self, work: Callable[[_Outlet], None]) -> None:
-        """Raises ``RuntimeFailure`` only when no sink is left: one that fails is no reason to stop the others."""
+    def _each(self, work: Callable[[Outlet], None]) -> None:
+        """Raises ``RuntimeFailure`` only when no sink is left, nor may come back: one that fails is no reason to stop
+        the others.
+        """
         for outlet in self._working:
             try:
                 work(outlet)
             except RuntimeFailure as error:
-                outlet.failed = error
+                for_good = self._ending or self._reader.head.waits or isinstance(error, DiskFull)
+                outlet.fail(error, self._clock(), for_good=for_good)
                 self._note_lacking(outlet, at_end=True)
-                if not self._working:
+                if not any(each.failed is None or each.comes_back for each in self._outlets):
                     raise
-                log.error("%s; the other sinks go on", error)
+                log.error("%s; %s", error, "the other sinks go on" if for_good else "it is tried again")
+
+    def _try_again(self) -> None:
+        """Opens what failed a while ago: a disk may be back. Only of live sources, whose frames wait for nobody."""
+        now_s = self._clock()
+        for outlet in self._outlets:
+            if now_s < outlet.again_s or outlet.failed is None:
+                continue
+            before = outlet.failed
+            try:
+                outlet.sink.close()
+                outlet.open(now_s, self._picture.encoder.stream if self._picture else None)
+            except PipelineError as error:
+                outlet.fail(error, now_s, for_good=False)
+                if str(error) != str(before):
+                    log.error("%s; it is tried again", error)
+            else:
+                self._paused = True  # it begins with a keyframe
+                log.warning("%s: works again, after %.0f s without: %s", self.name, now_s - outlet.failed_s, before)
 
     def _hand_out(self, packet: Packet) -> None:
-        def write(outlet: _Outlet) -> None:
-            outlet.safe_s = _or_never(outlet.sink.write(packet), outlet.safe_s)
+        def write(outlet: Outlet) -> None:
+            safe_s = outlet.sink.write(packet)
+            outlet.safe_s = outlet.safe_s if safe_s is None else safe_s
 
         self._each(write)
         self._written += 1
 
     def _follow(self, result: Result) -> None:
-        def follow(outlet: _Outlet) -> None:
+        def follow(outlet: Outlet) -> None:
             if isinstance(outlet.sink, Follower):
                 outlet.sink.follow(result)
                 self._note_lacking(outlet, at_end=False)
 
         self._each(follow)
 
-    def _note_lacking(self, outlet: _Outlet, *, at_end: bool) -> None:
+    def _note_lacking(self, outlet: Outlet, *, at_end: bool) -> None:
         if isinstance(outlet.sink, Keeper):
             for seq in outlet.sink.lacking(at_end=at_end):
                 if not at_end or seq < self._next:
                     self._missing.note(seq)
 
     def _show(self, image: I420, result: Result, *, drawn: bool) -> None:
-        def look(outlet: _Outlet) -> None:
+        def look(outlet: Outlet) -> None:
             if isinstance(outlet.sink, Looker):
                 outlet.sink.look(image, result, drawn=drawn)
 
@@ -215,7 +232,7 @@ class AnnotatorStage:
     def _hear(self, time_s: float) -> None:
         """Tells those who listen what was said of frames up to ``time_s``."""
 
-        def hear(outlet: _Outlet) -> None:
+        def hear(outlet: Outlet) -> None:
             sink = outlet.sink
             while isinstance(sink, Listener) and sink.heard < self._results.events_published:
                 try:
@@ -242,6 +259,7 @@ class AnnotatorStage:
         return min((outlet.safe_s for outlet in self._working if outlet.sink.lossless), default=FOREVER_S)
 
     def _finish(self) -> None:
+        self._ending = True
         self._hear(FOREVER_S)
         self._flush()
         self._each(self._finish_one)
@@ -253,7 +271,7 @@ class AnnotatorStage:
             if outlet.failed:
                 raise outlet.failed
 
-    def _finish_one(self, outlet: _Outlet) -> None:
+    def _finish_one(self, outlet: Outlet) -> None:
         outlet.sink.finish()
         self._note_lacking(outlet, at_end=True)
 
@@ -270,7 +288,3 @@ class AnnotatorStage:
             outlet.sink.close()
         self._picture = None
         self._reader.close()
-
-
-def _or_never(value: float | None, otherwise: float = NEVER_S) -> float:
-    return otherwise if value is None else value

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.errors import ConfigError, RuntimeFailure
+from pipeline.errors import ConfigError, DiskFull, RuntimeFailure
 from pipeline.sinks import fmp4
 from pipeline.sinks.originals import Originals
 from pipeline.sinks.parts import Found, PartWriter, claim, part_path, part_paths, read_part
@@ -21,7 +21,7 @@ from pipeline.sinks.recovery import abandoned, recover, recovered_name, utc_name
 from pipeline.sinks.segments import Segments
 from pipeline.sinks.settling import finished, settle
 from pipeline.sinks.sink import Accepts, Packet, SinkContext, Stream, Wish
-from pipeline.sinks.storage import Storage, StorageConfig
+from pipeline.sinks.storage import Storage, StorageConfig, is_full
 
 NEVER_S = float("-inf")
 
@@ -131,7 +131,7 @@ class Recorder:
         return Wish.PACKET if self._writer else Wish.KEYFRAME
 
     def write(self, packet: Packet) -> float | None:
-        """Raises ``RuntimeFailure`` where the disk is full or gone; what was stored before stays playable."""
+        """Raises ``DiskFull``, and ``RuntimeFailure`` where the disk is gone; what was stored before stays playable."""
         if packet.time_s <= self._done_s:  # another sink was behind when the last process died
             return self._done_s
         try:
@@ -139,7 +139,7 @@ class Recorder:
                 self._writer = self._begin_part(packet)
             self._writer.append(packet)
         except OSError as error:
-            raise RuntimeFailure(
+            raise (DiskFull if is_full(error) else RuntimeFailure)(
                 f"sink {self._context.name}: cannot write the recording in {self._directory}: {error.strerror}; "
                 "what was recorded before is kept"
             ) from error
@@ -151,8 +151,12 @@ class Recorder:
         if self._recovery is not None:
             self._recovery.join()
         target = self._target
-        found = list(self._found(target)) if target else []
-        if target is None or not (found or finished(target, self._context.run_id)):
+        try:
+            found = list(self._found(target)) if target else []
+            nothing = target is None or not (found or finished(target, self._context.run_id))
+        except OSError as error:
+            raise RuntimeFailure(f"sink {self._context.name}: the recording is lost: {error}") from error
+        if target is None or nothing:
             log.info("sink %s: there was no frame of %s, so there is no file", self._context.name, self._source)
             return
         try:
@@ -219,7 +223,8 @@ class Recorder:
                 self._strangers.callback(os.close, each.fd)
             raise ConfigError(
                 f"sink {self._context.name}: {target} exists; name another file, or overwrite it "
-                "(--overwrite; overwrite: true)"
+                "(--overwrite; overwrite: true); what is started again and again, like a service, records in a "
+                "directory (directory instead of path)"
             )
         groups = [list(group) for _, group in groupby(strangers, key=lambda each: each.part.run_id)]
         return [(recovered_name(target, group[0].part), group) for group in groups]

@@ -237,9 +237,12 @@ class FakeSink:
         self.keyframes: list[int] = []
         self.wishes: Callable[[float], Wish] = lambda _: Wish.PACKET
         self.fails_at: int | None = None
+        self.refuses: list[PipelineError] = []
         self.finished = 0
 
     def open(self) -> float | None:
+        if self.refuses:
+            raise self.refuses.pop()
         return self.stored[-1][2] if self.stored else None
 
     def start(self, stream: Stream) -> None:
@@ -256,7 +259,7 @@ class FakeSink:
         self._held.append((packet.seq, packet.data[0] - 20, packet.time_s))
         if len(self._held) >= self._safe_every:
             self._store()
-        return self.open()
+        return self.stored[-1][2] if self.stored else None
 
     def finish(self) -> None:
         self._store()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import RuntimeFailure
+from pipeline.errors import RuntimeFailure, StartupError
 from pipeline.sinks.annotator_stage import AnnotatorStage
 from pipeline.sinks.sink import Wish
 from pipeline.transport.head import Head
@@ -50,12 +51,20 @@ class Witness(FakeSink):
 
 
 class Bench:
-    def __init__(self, directory: Path, sinks: Sequence[FakeSink], frames: int, events_at: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        sinks: Sequence[FakeSink],
+        frames: int,
+        events_at: Sequence[int] = (),
+        *,
+        lossless: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.head = head_in(directory)
         self.results = ResultLog.create(directory, "gate")
-        publish(Writer(self.head, lossless=True), frames)
-        for seq in range(frames):
-            self.results.commit(Result(self.head.ref(seq), (), True), [event_of(seq)] if seq in events_at else [], None)
+        self._writer = Writer(self.head, lossless=lossless)
+        self.more(frames, events_at)
         self.stage = AnnotatorStage(
             "annotator/gate",
             Reader(Head.attach(directory, "gate"), "annotator"),
@@ -64,8 +73,15 @@ class Bench:
             sinks,
             create_encoder=FakeEncoder.create,
             create_overlay=DarkOverlay,  # type: ignore[arg-type]
+            clock=clock,
         )
         self.stage.open()
+
+    def more(self, frames: int, events_at: Sequence[int] = ()) -> None:
+        first = self.head.next_seq
+        publish(self._writer, frames)
+        for seq in range(first, first + frames):
+            self.results.commit(Result(self.head.ref(seq), (), True), [event_of(seq)] if seq in events_at else [], None)
 
     def work(self) -> Any:
         while (wait_s := self.stage.step()) == 0:
@@ -166,6 +182,37 @@ def test_the_last_sink_that_fails_ends_the_stage(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure):
         Bench(tmp_path, [first, second], 9).work()
     assert (stored(first), stored(second)) == ([0, 1], [0, 1, 2, 3])
+
+
+def test_a_live_sources_sink_that_failed_is_tried_again(tmp_path: Path) -> None:
+    """After a wait that doubles, with a keyframe; the other one has every frame."""
+    now_s = [0.0]
+    failing, well = FakeSink([]), FakeSink([])
+    failing.fails_at = 3
+    bench = Bench(tmp_path, [failing, well], 5, lossless=False, clock=lambda: now_s[0])
+    bench.work()
+    assert stored(failing) == [0, 1, 2]
+    failing.fails_at = None
+    failing.refuses = [StartupError("the disk is gone")]
+    for now_s[0], expected in ((0.9, [0, 1, 2]), (1.1, [0, 1, 2]), (3.0, [0, 1, 2]), (3.2, [0, 1, 2, 8])):
+        bench.more(1)
+        bench.work()
+        assert stored(failing) == expected
+    assert failing.keyframes == [8]
+    assert stored(well) == list(range(9))
+    bench.results.finish([])
+    assert bench.work() is None
+    assert failing.finished == 1
+
+
+def test_the_only_sink_of_a_live_source_may_come_back(tmp_path: Path) -> None:
+    sink = FakeSink([])
+    sink.fails_at = 1
+    bench = Bench(tmp_path, [sink], 3, lossless=False)
+    bench.work()
+    bench.results.finish([])
+    with pytest.raises(RuntimeFailure, match="the disk is full"):
+        bench.work()
 
 
 def test_a_sink_that_listens_hears_of_a_frame_before_it_sees_it(tmp_path: Path) -> None:
