@@ -276,6 +276,8 @@ class LiveFeed(ABC):
             self._heard_s = video.heard_s
             self._video = None
             self._undecoded += video.undecoded
+            if self.tap is not None:
+                self.tap.end()
             video.close()
             del video
             gc.collect()  # PyAV's container and its streams hold each other, and with them the decoder's pictures
