@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline import plan
 from pipeline.child import Task
+from pipeline.directories import HeldDirectories
 from pipeline.errors import PipelineError
 from pipeline.process import StageProcess
 from pipeline.reload import Change, change
@@ -34,7 +35,11 @@ class Roster:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes what the stages share; raises ``StartupError`` where shared memory is too small."""
+        """Makes what the stages share; raises ``StartupError`` where shared memory is too small, ``ConfigError`` where
+        another run keeps its files in one of the site's directories.
+        """
+        self._directories = HeldDirectories()
+        self._directories.take(site)
         plan.prepare(site, run_dir)
         self.site = site
         self.gauges = Gauges(site.sources, run_dir)
@@ -119,6 +124,7 @@ class Roster:
         """
         plan.check(site, self._models_dir)
         changed = self._change_to(site)
+        self._directories.take(site)
         self._prepare(site, [source for source in changed.added if source not in self.gauges.heads])
         for source in changed.back:
             plan.reopen_source(site, source, self._run_dir, self.gauges.heads[source])
@@ -170,4 +176,5 @@ class Roster:
         self.processes += [StageProcess(spec, late=True, clock=self._clock) for spec in changed.started]
 
     def close(self) -> None:
+        self._directories.close()
         self.gauges.close()
