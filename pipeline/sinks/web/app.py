@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from pipeline import __version__
+from pipeline.errors import Disconnected
 from pipeline.sinks.view import SiteView
 from pipeline.sinks.web.access import SESSION_S, Access, TooManyTries
 from pipeline.sinks.web.disk import Disk, DiskTrouble
@@ -227,7 +228,12 @@ def application(pages: Pages, context: zmq.asyncio.Context) -> Guard:
     app = Starlette(
         routes=pages.routes(),
         lifespan=pages.lifespan,
-        exception_handlers={HTTPException: _http_error, BadQuery: _bad_query, DiskTrouble: _disk_trouble},
+        exception_handlers={
+            HTTPException: _http_error,
+            BadQuery: _bad_query,
+            DiskTrouble: _not_now,
+            Disconnected: _not_now,
+        },
     )
     return Guard(app, pages.access)
 
@@ -241,7 +247,7 @@ async def _bad_query(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
-async def _disk_trouble(_: Request, error: Exception) -> Response:
+async def _not_now(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 503)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import ConfigError, Disconnected
+from pipeline.errors import ConfigError
 from pipeline.sinks.event_reader import EventReader, Gap
 
 LIMIT = 500
@@ -25,7 +25,7 @@ class BadQuery(ValueError):
 class History:
     """Opens the log whenever it is asked: that costs little, and a log that comes late or anew is found by itself.
 
-    Every method may be called in any thread.
+    Every method may be called in any thread, and raises ``Disconnected`` where the log cannot be read now.
     """
 
     def __init__(self, log: Path | None, evidence: Sequence[Path]) -> None:
@@ -38,7 +38,7 @@ class History:
             return otherwise
         try:
             reader = EventReader(self._log)
-        except (ConfigError, Disconnected):  # nothing has been logged yet, or the disk is away for a moment
+        except ConfigError:  # nothing has been logged yet
             return otherwise
         try:
             return read(reader)

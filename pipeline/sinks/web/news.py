@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from typing import Any
 
+from pipeline.errors import Disconnected
 from pipeline.sinks.web.figures import Figures
 from pipeline.sinks.web.history import LIMIT, History
 
@@ -56,7 +58,18 @@ class News:
             self._log_id, self._seq = events[-1]["log_id"], events[-1]["seq"]
 
     async def listen(self, last: str) -> AsyncGenerator[bytes]:
-        """Everything from now on; behind ``last``, the id of the last message that the listener has had, if it has."""
+        """Everything from now on; behind ``last``, the id of the last message that the listener has had, if it has.
+
+        Ends where the log cannot be read: the listener comes back with the number it has seen last.
+        """
+        try:
+            async with contextlib.aclosing(self._news_behind(last)) as news:
+                async for text in news:
+                    yield text
+        except Disconnected as error:
+            log.warning("a listener to the page's news is let go: %s", error)
+
+    async def _news_behind(self, last: str) -> AsyncGenerator[bytes]:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED_MAX)
         if not self._listeners:
             self._log_id, self._seq = await self._in_thread(self._history.position)
