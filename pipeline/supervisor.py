@@ -160,8 +160,8 @@ class Supervisor:
                 continue
             elif self._stop_level < 2:
                 self._roster.start(process, self._presence)
-                if process.ended:
-                    self._after_failure(process)
+                if not process.alive:
+                    self._after_end(process)
             else:
                 self._give_up(process, "was not running when the run was ended at once")
 
@@ -195,7 +195,9 @@ class Supervisor:
             self._after_failure(process)
         elif process.spec.job == plan.CAPTURE and process.start_at_s - self._clock() >= OUTAGE_FROM_S:
             for head in (self._roster.gauges.heads[source] for source in process.spec.sources):
-                if head.status is not None:  # of a camera: nobody else is left to say that it is lost
+                status = head.status
+                if status is not None and (status.state, status.reason) != ("backing_off", "crashed"):
+                    # of a camera: nobody else is left to say that it is lost, once
                     head.tell("backing_off", "crashed", now_ns=time.monotonic_ns(), wall_ns=time.time_ns())
 
     def _after_failure(self, process: StageProcess) -> None:
