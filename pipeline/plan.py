@@ -12,7 +12,7 @@ A site becomes these stages, from the sinks to the captures:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,13 +43,14 @@ CAPTURE, INFERENCE, ANNOTATOR, VIEWER = "capture", "inference", "annotator", "vi
 class StageSpec:
     """One stage of a site. sources: whose data goes through it. runtime: in which it loads a model, if it does.
 
-    lasting: it serves cameras alone, which do not wait for it: it is started again for ever.
+    lasting: it serves cameras alone, which do not wait for it: it is started again for ever. That is its supervisor's
+    affair: a stage that differs in it alone has not changed.
     """
 
     name: str
     sources: tuple[str, ...]
     runtime: str | None = None
-    lasting: bool = False
+    lasting: bool = field(default=False, compare=False)
 
     @property
     def job(self) -> str:
@@ -167,9 +168,13 @@ def prepare_source(site: Site, source: str, run_dir: Path) -> None:
     results.close()
 
 
-def reopen_source(site: Site, source: str, run_dir: Path, head: Head) -> None:
+def end_path(run_dir: Path, source: str) -> Path:
+    """What says that a source's annotator will tell no more events; gone before the source is opened again."""
+    return run_dir / SPOOL / f"{source}.end"
+
+
+def reopen_source(site: Site, source: str, head: Head) -> None:
     """The same for one that has been here, treated as now (``treatment``): its frames and events are counted on."""
-    (run_dir / SPOOL / f"{source}.end").unlink(missing_ok=True)
     head.begin()
     head.reopen(_readers(site, source))
 

@@ -125,9 +125,9 @@ class Roster:
         plan.check(site, self._models_dir)
         changed = self._change_to(site)
         self._directories.take(site)
-        self._prepare(site, [source for source in changed.added if source not in self.gauges.heads])
+        self._prepare(site, [source for source in changed.added if source not in self.gauges.heads], changed.back)
         for source in changed.back:
-            plan.reopen_source(site, source, self._run_dir, self.gauges.heads[source])
+            plan.reopen_source(site, source, self.gauges.heads[source])
         staying = {spec.name for spec in plan.stages(site)}
         self._leaving |= {p.spec.name: self.site for p in self.processes if p.spec.name not in staying}
         self.site = site
@@ -149,21 +149,31 @@ class Roster:
             seen=self._seen,
         )
 
-    def _prepare(self, site: Site, sources: list[str]) -> None:
-        """Makes what is shared for sources that were never here, for all of them or none."""
+    def _prepare(self, site: Site, sources: list[str], back: list[str]) -> None:
+        """Makes what is shared for sources that were never here, and takes back the ends of those that come back, for
+        all of them or none: everything of a change that may be refused by the system.
+        """
+        ends = [path for path in (plan.end_path(self._run_dir, source) for source in back) if path.exists()]
         try:
             for source in sources:
                 plan.prepare_source(site, source, self._run_dir)
             for source in sources:
                 self.gauges.add(source)
+            for path in ends:
+                path.unlink()
         except (PipelineError, OSError):
             for source in sources:
                 self.gauges.drop(source)
                 plan.discard_source(source, self._run_dir)
+            for path in ends:
+                path.touch()
             raise
 
     def _regroup(self, changed: Change) -> None:
         by_name = {process.spec.name: process for process in self.processes}
+        for spec in plan.stages(self.site):
+            if spec.name in by_name:
+                by_name[spec.name].spec = spec
         for spec in changed.again:
             by_name[spec.name].begin_again(spec)
             if spec.job == plan.CAPTURE:

@@ -120,6 +120,36 @@ def test_a_file_may_change_when_it_has_ended(roster: Roster) -> None:
     assert roster.take_up(site(gate=GATE, yard=ROOF)).back == ["yard"]
 
 
+def test_who_is_started_again_for_ever_is_known_anew(tmp_path: Path) -> None:
+    """A file waits for its annotator, a camera does not; who stays takes that up without being ended."""
+    clip = tmp_path / "a.mp4"
+    clip.touch()
+    kinds = {"camera": {"kind": "rtsp", "url": "rtsp://camera/one"}, "file": {"kind": "file", "path": str(clip)}}
+    staying = ("annotator/yard", "inference/all", "events")
+    with closing(Roster(site(yard=kinds["camera"]), tmp_path, "run")) as roster:
+        for kind, lasting in (("file", False), ("camera", True)):
+            changed = roster.take_up(site(yard=kinds[kind]))
+            assert ([spec.name for spec in changed.again], changed.told) == (["capture/yard"], [])
+            assert {process_of(roster, name).spec.lasting for name in staying} == {lasting}
+
+
+def test_what_the_system_refuses_of_a_change_leaves_all_as_before(roster: Roster, tmp_path: Path) -> None:
+    for source in ("gate", "yard"):
+        end(roster, source, 50, "failed: no such file")
+    plan.end_path(tmp_path, "gate").touch()
+    plan.end_path(tmp_path, "yard").mkdir()  # which no unlink takes away
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=r"yard\.end"):
+        roster.take_up(site(gate=ROOF, yard=ROOF, roof=ROOF))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert list(roster.gauges.heads) == ["gate", "yard"]
+    assert [head.end_seq for head in roster.gauges.heads.values()] == [50, 50]
+    plan.end_path(tmp_path, "yard").rmdir()
+    assert roster.take_up(site(gate=ROOF, yard=ROOF, roof=ROOF)).back == ["gate", "yard"]
+    assert not plan.end_path(tmp_path, "gate").exists()
+    assert [head.end_seq for head in roster.gauges.heads.values()] == [None] * 3
+
+
 def test_an_inference_that_ended_while_a_source_came_looks_again(roster: Roster) -> None:
     inference = process_of(roster, "inference/all")
     for source in ("gate", "yard"):
