@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import StartupError
 from pipeline.sinks.view import SiteView
-from pipeline.sinks.web import door
+from pipeline.sinks.web import door, server
 from pipeline.sinks.web.passwords import hashed
 from tests.runs import free_port, wait_until
 from tests.web_page import ANNA, Page
@@ -91,6 +95,27 @@ def test_a_handshake_that_does_not_end_is_broken_off(
     monkeypatch.setattr(door, "REQUEST_WITHIN_S", 0.3)
     clients = half_open(200)
     wait_until(lambda: not still_open(clients), "that all are let go")
+    monkeypatch.undo()
+    assert tls_page.ask("/login")[0] == 200
+    assert caplog.records == []
+
+
+def test_a_client_that_goes_while_its_answer_ends_is_no_error(
+    tls_page: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TLS hears of it first, and the HTTP protocol one turn of the loop later."""
+    gone = threading.Event()
+    complete = server._Connection.on_response_complete
+
+    def lost_before(connection: Any) -> None:
+        connection.transport._ssl_protocol.connection_lost(None)
+        complete(connection)
+        gone.set()
+
+    monkeypatch.setattr(server._Connection, "on_response_complete", lost_before)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        tls_page.ask("/login")
+    assert gone.wait(30)
     monkeypatch.undo()
     assert tls_page.ask("/login")[0] == 200
     assert caplog.records == []

@@ -63,6 +63,11 @@ class _Connection(_Patient, H11Protocol):
 
     door: Door
     cycle: Any  # None before the first request
+    _client: TransportSocket
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._client = transport.get_extra_info("socket")  # TLS forgets it before we hear that the client has gone
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -80,11 +85,6 @@ class _Connection(_Patient, H11Protocol):
     def handle_websocket_upgrade(self, event: Any) -> None:
         self.door.has_asked(self._client)
         super().handle_websocket_upgrade(event)
-
-    @property
-    def _client(self) -> TransportSocket:
-        client: TransportSocket = self.transport.get_extra_info("socket")
-        return client
 
 
 class _Server(uvicorn.Server):
