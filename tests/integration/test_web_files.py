@@ -139,6 +139,24 @@ def test_a_disk_that_hangs_holds_up_nothing_else(page: Page, hanging: Hanging, m
     wait_until(lambda: page.ask(VIDEO)[::2] == (200, CONTENT), "the file, when the disk is back")
 
 
+def test_where_there_are_no_more_threads_the_next_request_is_served_again(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(disk, "Thread", NoThread)
+        for _ in range(disk.TASKS_MAX + 1):
+            status, _, body = page.ask(VIDEO)
+            assert (status, body) == (
+                503,
+                b'{"error":"nobody is free for the disk with the recordings: can\'t start new thread"}',
+            )
+    assert page.ask(VIDEO)[0] == 200
+
+
 def test_the_server_does_not_wait_for_a_disk_that_hangs(
     page: Page, hanging: Hanging, caplog: pytest.LogCaptureFixture
 ) -> None:

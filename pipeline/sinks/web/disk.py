@@ -70,7 +70,11 @@ class Disk:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._ended)
 
-        Thread(target=run, name=f"web {self._what}", daemon=True).start()
+        try:
+            Thread(target=run, name=f"web {self._what}", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._free.release()
+            raise DiskTrouble(f"nobody is free for the disk with the {self._what}: {error}") from error
         return answer
 
     def _ended(self) -> None:
