@@ -110,9 +110,9 @@ class LiveVideo:
             container = av.open(
                 target, format=format_, options=dict(options), timeout=self._stall_s, metadata_errors="replace"
             )
-        except av.error.ProtocolNotFoundError:
-            raise StartupError(f"{self._name}: the FFmpeg that is installed here has no such protocol") from None
         except FFmpegError as error:
+            if isinstance(error, av.error.ProtocolNotFoundError) and not is_built_in(target):
+                raise StartupError(f"{self._name}: the FFmpeg that is installed here has no such protocol") from None
             raise self._lost(error) from None  # FFmpeg's own error holds the address and with it the password
         self._stack.callback(container.close)
         return container
@@ -295,6 +295,20 @@ class LiveFeed(ABC):
     @property
     def renewed(self) -> bool:
         return False
+
+
+def is_built_in(address: str) -> bool:
+    """Whether FFmpeg has the protocol of this address itself; where a server leads on to is another matter.
+
+    Nothing is connected to: with nothing allowed FFmpeg goes no further than to look the protocol up.
+    """
+    try:
+        av.open(address, options={"protocol_whitelist": "none"}).close()
+    except av.error.ProtocolNotFoundError:
+        return False
+    except FFmpegError:
+        pass
+    return True
 
 
 def reason_for(error: FFmpegError, said: str) -> SourceReason:

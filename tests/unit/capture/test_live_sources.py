@@ -9,10 +9,11 @@ import av
 import pytest
 from pydantic import ValidationError
 
-from pipeline.capture.live import Gate, LiveVideo, reason_for
+from pipeline.capture.live import Gate, LiveVideo, is_built_in, reason_for
 from pipeline.capture.login import Login
 from pipeline.capture.source import SourceLost
 from pipeline.capture.sources import camera, rtsp
+from pipeline.errors import StartupError
 
 
 def judged(gate: Gate, *pictures: tuple[int | None, str]) -> list[bool | None]:
@@ -210,3 +211,13 @@ def test_what_holds_no_video_is_looked_for_again() -> None:
     with pytest.raises(SourceLost, match="holds no video") as caught:
         pattern("sine")
     assert caught.value.reason == "not video"
+
+
+def test_only_the_address_itself_can_have_a_protocol_that_ffmpeg_lacks() -> None:
+    """Where a server leads on to, months later, may be right the next time."""
+    assert [is_built_in(f"{scheme}://127.0.0.1:9/") for scheme in ("rtsp", "http", "udp", "nonsense")] == [
+        True, True, True, False,
+    ]  # fmt: skip
+    for address, error in (("nonsense://camera/one", StartupError), ("cache:nonsense://camera/one", SourceLost)):
+        with pytest.raises(error, match="has no such protocol|: Protocol not found"):
+            LiveVideo(address, "the camera", stall_s=5, format_=None, options={})
