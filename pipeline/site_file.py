@@ -108,6 +108,9 @@ class _Check:
                 self._loader.construct_object(node)
             except ValueError as error:
                 self._refuse(node, f"{node.value!r}: {error}; is it text? Put it in quotes")
+            except (LookupError, AttributeError, OverflowError):  # PyYAML trips over it, and does not say why
+                kind = node.tag.rpartition(":")[2]
+                self._refuse(node, f"{node.value!r} is not a value of the type {kind}; is it text? Put it in quotes")
 
     def _refuse(self, node: yaml.Node, why: str) -> None:
         raise ConfigError(f"{_place(self._path, node.start_mark)}: {why}")
