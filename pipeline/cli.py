@@ -49,19 +49,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; an error is one line on standard error, never a traceback."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    _hold_standard_streams()
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not [a for a in arguments if a not in ("-v", "--verbose")]:
-        arguments = [*arguments, "run", "--demo"]
-    conceal(arguments)
-    options = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
-    )
     try:
-        code: int = options.main(options)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except PipelineError as error:
         for line in str(error).splitlines():
@@ -77,6 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: nothing can be written any more: {error.strerror}", file=sys.stderr)
         return _nothing_more_to_say()
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    _hold_standard_streams()
+    if not [a for a in arguments if a not in ("-v", "--verbose")]:
+        arguments = [*arguments, "run", "--demo"]
+    conceal(arguments)
+    options = parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
+    )
+    code: int = options.main(options)
     return code
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.runs import COMMAND, Program, wait_until
+from tests.runs import COMMAND, ROOT, Program, wait_until
 
 SHELL = ("bash", "-c", '"$@" {redirection}', "bash", *COMMAND)
 
@@ -40,9 +41,12 @@ def test_a_reader_that_goes_ends_it_without_a_word(program: Program) -> None:
     assert redirected(program, "| true; exit ${PIPESTATUS[0]}", "events", "--schema") == (1, "", "")
 
 
-def test_ctrl_c_while_it_is_loaded_ends_it_without_a_word() -> None:
+@pytest.mark.parametrize("command", [COMMAND, (sys.executable, "-m", "pipeline")])
+def test_ctrl_c_while_it_is_loaded_ends_it_without_a_word(command: tuple[str, ...]) -> None:
     """Modules of others are being read, and ours hardly."""
-    process = subprocess.Popen([*COMMAND, "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "doctor"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     maps = Path(f"/proc/{process.pid}/maps")
     wait_until(lambda: "_pydantic_core" in maps.read_text() or process.poll() is not None, "pydantic being loaded")
     process.send_signal(signal.SIGINT)

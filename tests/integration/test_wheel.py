@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.shared_data import ROOT
-
-START = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(installed: Path, cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(installed / "cache"), **variables}
-    command = [sys.executable, "-c", START, *arguments]
+    [information] = installed.glob("*.dist-info")
+    (begin,) = metadata.Distribution.at(information).entry_points.select(name="run-pipeline")
+    script = f"import sys; from {begin.module} import {begin.attr}; sys.exit({begin.attr}())"  # as pip writes it
+    command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
 

@@ -17,6 +17,9 @@ def interrupted(*_: object, **__: object) -> NoReturn:
 @pytest.mark.parametrize(
     ("where", "arguments"),
     [
+        ("pipeline.cli.conceal", ["doctor"]),
+        ("pipeline.cli.parser", ["doctor"]),
+        ("logging.basicConfig", ["doctor"]),
         ("pipeline.inference.importing.download.fetch_model", ["models", "fetch", "aizoo-260"]),
         ("pipeline.inference.detector.build_detector", ["detect", "a.jpg"]),
         ("pipeline.benchmarks.backends.measure", ["bench", "backends"]),
