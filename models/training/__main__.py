@@ -1,4 +1,4 @@
-"""python -m models.training: prepare, train, evaluate, export."""
+"""python -m models.training: take frames, train, evaluate, export, cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from . import cost, data, export, train
+from . import cost, data, export, frames, train
 from .evaluate import calibrate, score, truths_in, truths_of, with_onnx, with_torch
 from .network import Architecture
 
@@ -57,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--width", type=int, default=Architecture().width)
     sub.add_argument("--height", type=int, default=Architecture().height)
 
+    sub = command("frames", run_frames, "add frames of videos, with the teacher's boxes, to a COCO set")
+    sub.add_argument("videos", type=Path, nargs="+")
+    sub.add_argument("--label", choices=["mask", "no_mask"], help="of every face in them; without it no face counts")
+    sub.add_argument("--every", type=int, default=10, help="take each so many-th frame (default 10)")
+    sub.add_argument("--teacher", type=Path, required=True, help="model360_state.npz")
+    sub.add_argument("--out", type=Path, required=True, help="the set's folder, as DATA/train_video")
+
     sub = command("export", run_export, "write a checkpoint in every framework's format, its best threshold at 0.5")
     sub.add_argument("model", type=Path, help="*.pt")
     sub.add_argument("folder", type=Path, help="a model's folder: its model.yaml is told the files' sha256")
@@ -87,6 +94,12 @@ def run_train(arguments: argparse.Namespace) -> None:
                       calm=arguments.calm, workers=arguments.workers)  # fmt: skip
     architecture = Architecture(width=arguments.width, height=arguments.height)
     print(train.train(kept, held, architecture, plan, arguments.out, arguments.start))
+
+
+def run_frames(arguments: argparse.Namespace) -> None:
+    label = None if arguments.label is None else int(arguments.label == "no_mask")
+    faces = frames.write_set(arguments.videos, label, arguments.every, arguments.teacher, arguments.out)
+    print(f"{arguments.out}: {faces} faces in all")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 Faces = tuple[NDArray[np.float32], NDArray[np.int64]]
 WEIGHTS = {
     "train_kaggle": 0.16, "train_ilc": 0.26, "train_aizoo": 0.38, "train_aditya": 0.05, "train_tfm": 0.02,
-    "train_weak": 0.13,
+    "train_weak": 0.13, "train_video": 0.07,
 }  # fmt: skip
 """How often a set is drawn; unknown sets count 1 divided by the number of sets."""
 PORTRAITS = "train_weak"

@@ -11,8 +11,9 @@ import pytest
 cv2 = pytest.importorskip("cv2")
 torch = pytest.importorskip("torch", reason="training needs torch (pip install torch)")
 
-from models.training import boxes, data, evaluate, loss, network, train  # noqa: E402
+from models.training import boxes, data, evaluate, frames, loss, network, train  # noqa: E402
 from models.training.augment import Augmenter, Mix, Stream  # noqa: E402
+from tests.shared_data import shared  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -154,3 +155,17 @@ def test_a_smaller_share_lies_in_a_larger_one_and_every_set_is_in_it(samples: li
     assert files[1.0] == [(s.set, s.file) for s in samples]
     assert set(files[0.25]) < set(files[0.5]) < set(files[1.0])
     assert {name for name, _ in files[0.25]} == {s.set for s in samples}
+
+
+def test_frames_of_videos_become_a_set(tmp_path: Path) -> None:
+    teacher, out = shared("models/aizoo/derived/model360_state.npz"), tmp_path / "train_video"
+    nobody, woman = (
+        shared(f"videos/{name}.gif") for name in ("cctv_entrance_out_480x270", "nomask_intel_headpose_480x270")
+    )
+    assert frames.write_set([nobody], None, 5, teacher, out) == 0
+    assert frames.write_set([woman], 1, 10, teacher, out) >= 6
+    read = data.read_coco(out)
+    assert len(read) == 4 + 6
+    assert all(1 in labels for *_, labels in read[4:])
+    assert all((width, height) == (480, 270) for _, width, height, _, _ in read)
+    assert {label for *_, labels in read[:4] for label in labels.tolist()} <= {data.IGNORE}
