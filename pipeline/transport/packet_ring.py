@@ -7,6 +7,8 @@ packets they are stands in a page a kind, of the newest few, so that older packe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -172,23 +174,23 @@ class PacketRing:
         return Stored(number, data, bool(keyframe), seq, pts, time_s, wall_ns, delay, frame, kind)
 
     def newest(self) -> Stored | None:
-        """Of whatever kind; None where nothing is there, or the newest was too large."""
-        try:
-            return self.packet(self.next_number - 1)
-        except FrameExpired:
-            return None
+        """Of whatever kind, the last one that is there; one that was too large is not."""
+        return next(self._backwards(), None)
 
     def behind(self, time_s: float) -> int:
-        """The number of the packet behind the last one at or before ``time_s``; of the oldest where that is gone."""
+        """The number behind that of the last packet at or before ``time_s``; of the oldest where that is gone."""
         number = self.next_number
-        while number > self.first_number:
-            try:
-                if self.packet(number - 1).time_s <= time_s:
-                    break
-            except FrameExpired:
-                break
-            number -= 1
+        for packet in self._backwards():
+            if packet.time_s <= time_s:
+                return packet.number + 1
+            number = packet.number
         return number
+
+    def _backwards(self) -> Iterator[Stored]:
+        """Those that are there, the newest first."""
+        for number in range(self.next_number - 1, self.first_number - 1, -1):
+            with suppress(FrameExpired):
+                yield self.packet(number)
 
     def since(self, time_s: float) -> list[Stored]:
         """Those of the newest kind, from the last keyframe at or before ``time_s`` on, or from the first that is there,

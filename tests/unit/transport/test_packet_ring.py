@@ -107,12 +107,16 @@ def test_what_is_too_large_is_a_hole(tmp_path: Path) -> None:
     ring = PacketRing.create(tmp_path / "gate.packets", 20_000)
     fill(ring, 5)
     fill(ring, 1, 50_000)
-    assert ring.newest() is None
+    newest = ring.newest()
+    assert newest is not None
+    assert newest.number == 4
+    assert [ring.behind(time_s) for time_s in (-1.0, 4 / 25, 9.0)] == [0, 5, 5]
     assert ring.since(0.0) == []
     with pytest.raises(FrameExpired):
         ring.packet(5)
     assert ring.packet(4).seq == 4
     fill(ring, 6)
+    assert [ring.behind(time_s) for time_s in (2 / 25, 5 / 25, 6 / 25)] == [3, 5, 7]
     assert [packet.seq for packet in ring.since(0.0)] == [10, 11]  # nothing before a keyframe
     fill(ring, 3, 10)
     assert [packet.seq for packet in ring.since(0.0)] == [10, 11, 12, 13, 14]
