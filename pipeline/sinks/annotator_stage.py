@@ -123,8 +123,7 @@ class AnnotatorStage:
             picture = self._draw(seq, result)
         except FrameExpired as error:
             log.debug("%s", error)
-            self._missing.note(seq)
-            self._pass(seq, NEVER_S)
+            self._pass(seq, NEVER_S, drawn=False)
             return
         keyframe = self._paused or wish is Wish.KEYFRAME
         self._paused = False
@@ -176,10 +175,11 @@ class AnnotatorStage:
                 work(outlet)
             except RuntimeFailure as error:
                 for_good = self._ending or self._reader.head.waits or isinstance(error, DiskFull)
-                outlet.fail(error, self._clock(), for_good=for_good)
-                self._note_lacking(outlet, at_end=True)
+                outlet.fail(error, self._clock(), self._next, for_good=for_good)
+                self._note_lacking(outlet, at_end=for_good)
                 if not any(each.failed is None or each.comes_back for each in self._outlets):
                     raise
+                self._note_lost(outlet)
                 log.error("%s; %s", error, "the other sinks go on" if for_good else "it is tried again")
 
     def _try_again(self) -> None:
@@ -193,7 +193,7 @@ class AnnotatorStage:
                 outlet.sink.close()
                 outlet.open(now_s, self._picture.encoder.stream if self._picture else None)
             except PipelineError as error:
-                outlet.fail(error, now_s, for_good=False)
+                outlet.fail(error, now_s, self._next, for_good=False)
                 if str(error) != str(before):
                     log.error("%s; it is tried again", error)
             else:
@@ -218,9 +218,16 @@ class AnnotatorStage:
 
     def _note_lacking(self, outlet: Outlet, *, at_end: bool) -> None:
         if isinstance(outlet.sink, Keeper):
-            for seq in outlet.sink.lacking(at_end=at_end):
+            outage = range(outlet.failed_seq, self._next) if at_end and outlet.failed else ()
+            for seq in sorted({*outlet.sink.lacking(at_end=at_end), *outage}):
                 if not at_end or seq < self._next:
                     self._missing.note(seq)
+
+    def _note_lost(self, outlet: Outlet) -> None:
+        """What a sink that has failed was handed and did not store is not handed to it again."""
+        for seq, time_s in self._unsafe:
+            if outlet.sink.lossless and time_s > outlet.safe_s:
+                self._missing.note(seq)
 
     def _show(self, image: I420, result: Result, *, drawn: bool) -> None:
         def look(outlet: Outlet) -> None:
@@ -247,8 +254,13 @@ class AnnotatorStage:
 
         self._each(hear)
 
-    def _pass(self, seq: int, time_s: float) -> None:
-        """Frame ``seq`` is dealt with; the position moves as far as everything is safe."""
+    def _pass(self, seq: int, time_s: float, *, drawn: bool = True) -> None:
+        """The frames up to ``seq`` are dealt with; the position moves as far as everything is safe. drawn: false where
+        it was overwritten before anybody had it who takes what is drawn.
+        """
+        if any(outlet.loses or (outlet.sink.lossless and not drawn) for outlet in self._outlets):
+            for each in range(self._next, seq + 1):
+                self._missing.note(each)
         self._unsafe.append((seq, time_s))
         safe_s = self._everywhere_safe_s()
         while self._unsafe and self._unsafe[0][1] <= safe_s:
@@ -263,6 +275,9 @@ class AnnotatorStage:
         self._hear(FOREVER_S)
         self._flush()
         self._each(self._finish_one)
+        for outlet in self._outlets:
+            if outlet.comes_back:  # it might have, until now
+                self._note_lacking(outlet, at_end=True)
         self._unsafe.clear()
         self._reader.move(self._results.published)
         if self._on_finish:

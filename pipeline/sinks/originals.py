@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,9 @@ from pipeline.sinks.tally import Tally
 from pipeline.transport.packet_ring import CODECS, REORDER_MAX, Description, PacketRing, Stored
 from pipeline.types import Layout, Result
 
-FOREVER_S = float("inf")
+NEVER_S, FOREVER_S = float("-inf"), float("inf")
+
+log = logging.getLogger(__name__)
 
 
 class Originals:
@@ -31,14 +34,14 @@ class Originals:
         self._segments = segments
         self._path = packets
         self._context = context
+        self._tally = Tally()  # it knows what was not stored before an outage
         self._captions = Captions(context.labels)
         self._ring: PacketRing | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._number: int | None = None
-        self._tally = Tally()
-        self._done_s = float("-inf")
+        self._done_s = NEVER_S
         self._kind: int | None = None
         self._description: bytes | None = None
         self._size = (0, 0)
@@ -85,9 +88,16 @@ class Originals:
         assert self._ring is not None, "open comes before follow"
         ring = self._ring
         self._number = ring.behind(self._done_s)
-        self._await_keyframe = self._number == ring.first_number
         before = (self._packet(ring, number) for number in range(self._number - 4 * REORDER_MAX, self._number))
-        self._tally.take_up([stored.frame for stored in before if stored], seq)
+        done = [stored for stored in before if stored and stored.time_s <= self._done_s]
+        self._await_keyframe = not done
+        if not self._tally.take_up([stored.frame for stored in done], seq) and self._done_s > NEVER_S:
+            log.warning(
+                "sink %s: away for longer than packets are kept: what is lost of %s before frame %d is not counted",
+                self._context.name,
+                self._context.source_id,
+                seq,
+            )
 
     def _store_until(self, time_s: float) -> None:
         assert self._ring is not None, "open comes before follow"

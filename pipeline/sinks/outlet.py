@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import PipelineError
-from pipeline.sinks.sink import PacketSink, Stream
+from pipeline.sinks.sink import Keeper, PacketSink, Stream
 
 NEVER_S, FOREVER_S = float("-inf"), float("inf")
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
@@ -17,6 +17,7 @@ class Outlet:
     """safe_s: up to where it would survive kill -9, on the source's clock. failed: why nothing is handed to it now.
 
     opened_s, failed_s, again_s: on the monotonic clock; again_s: when a failed one is opened again, if ever.
+    failed_seq: the frame that it failed at.
     """
 
     sink: PacketSink
@@ -25,6 +26,7 @@ class Outlet:
     opened_s: float = NEVER_S
     failed_s: float = NEVER_S
     again_s: float = FOREVER_S
+    failed_seq: int = 0
     _wait_s: float = AGAIN_S
 
     def open(self, now_s: float, stream: Stream | None = None) -> None:
@@ -35,9 +37,9 @@ class Outlet:
             self.sink.start(stream)
         self.opened_s, self.failed, self.again_s = now_s, None, FOREVER_S
 
-    def fail(self, error: PipelineError, now_s: float, *, for_good: bool) -> None:
+    def fail(self, error: PipelineError, now_s: float, seq: int, *, for_good: bool) -> None:
         if self.failed is None:
-            self.failed_s = now_s
+            self.failed_s, self.failed_seq = now_s, seq
             if now_s - self.opened_s > AGAIN_MAX_S:
                 self._wait_s = AGAIN_S
         self.failed = error
@@ -48,3 +50,12 @@ class Outlet:
     @property
     def comes_back(self) -> bool:
         return self.again_s < FOREVER_S
+
+    @property
+    def loses(self) -> bool:
+        """Whether the frame that is passed now will not be in its recording: it has failed, and will not find the frame
+        when it comes back, as a ``Keeper`` may.
+        """
+        if self.failed is None:
+            return False
+        return not self.comes_back if isinstance(self.sink, Keeper) else self.sink.lossless

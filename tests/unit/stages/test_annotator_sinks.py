@@ -83,6 +83,12 @@ class Bench:
         for seq in range(first, first + frames):
             self.results.commit(Result(self.head.ref(seq), (), True), [event_of(seq)] if seq in events_at else [], None)
 
+    def work_on(self, frames: int) -> None:
+        """Never behind."""
+        for _ in range(frames):
+            self.more(1)
+            self.work()
+
     def work(self) -> Any:
         while (wait_s := self.stage.step()) == 0:
             pass
@@ -138,6 +144,45 @@ def test_a_sink_that_fails_says_what_it_has_not_stored(tmp_path: Path) -> None:
         bench.work()
     assert MissingFrames(bench.head).numbers() == {0, 3, 6}
     assert bench.head.position("annotator") == 7
+
+
+def test_what_a_recording_lacks_of_an_outage_is_missing(tmp_path: Path) -> None:
+    now_s = [0.0]
+    sink = FakeSink([])
+    sink.fails_at = 3
+    bench = Bench(tmp_path, [sink], 0, lossless=False, clock=lambda: now_s[0])
+    bench.work_on(25)
+    sink.fails_at, now_s[0] = None, 1.1
+    bench.work_on(5)
+    assert stored(sink) == [0, 1, 2, *range(25, 30)]
+    assert MissingFrames(bench.head).numbers() == set(range(3, 25))
+    assert bench.head.position("annotator") - bench.head.missing == 8
+
+
+def test_what_was_handed_to_a_sink_and_not_stored_when_it_failed_is_missing(tmp_path: Path) -> None:
+    sink = FakeSink([], safe_every=4)
+    sink.fails_at = 6
+    bench = Bench(tmp_path, [sink], 8, lossless=False)
+    bench.work()
+    assert MissingFrames(bench.head).numbers() == {4, 5, 6, 7}
+    assert bench.head.position("annotator") == 8
+
+
+def test_a_keeper_that_comes_back_may_find_the_frames_of_an_outage(tmp_path: Path) -> None:
+    """Only it knows, and only at the end it is sure that it does not come back."""
+    now_s = [0.0]
+    keeper = Follower(7)
+    keeper.lossless = False  # type: ignore[misc]
+    bench = Bench(tmp_path, [keeper], 0, lossless=False, clock=lambda: now_s[0])
+    bench.work_on(12)
+    assert MissingFrames(bench.head).numbers() == {0, 3}
+    now_s[0], keeper.failing = 1.1, 15
+    bench.work_on(5)
+    assert MissingFrames(bench.head).numbers() == {0, 3, 6, 12}
+    bench.results.finish([])
+    with pytest.raises(RuntimeFailure, match="the disk is gone"):
+        bench.work()
+    assert MissingFrames(bench.head).numbers() == {0, 3, 6, 12, 15, 16}
 
 
 def test_what_nobody_wants_is_not_encoded_and_behind_it_comes_a_keyframe(tmp_path: Path) -> None:
