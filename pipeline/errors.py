@@ -13,21 +13,12 @@ PipelineError                 one line for people; never shown as a traceback
 from __future__ import annotations
 
 import re
+from itertools import islice, pairwise
 
-_LOGIN = re.compile(
-    r"""(?i)(?<=:/)/?(?P<secret>
-        (?!\[[\da-f:.%]+\])                                 # [::1] is a host
-        (?: (?!                                             # and so is what has a port: camera:554/one, camera.lan:554
-                [^\s:/]*:\d{1,5}(?:[/?\#'",;)>]|[.:]?$|[.:]\s)
-              | (?:localhost|[^\s:/.]+\.[^\s:/]+):\d{1,5}\s
-            )
-            [^/:?\#'"<>(),;\n]*:(?!\s)(?:(?!://).)*(?=@\S|@$)  # user:password with blanks, before the next address
-          | (?!/)[^\s:]*:\S*                                # user:password with anything else
-          | [^\s/?\#]+                                      # a user alone
-        ))@""",
-    re.VERBOSE,
-)
-"""A password may hold anything, also ``@``, ``/`` and blanks: where a text can be read in two ways, it is a login."""
+_HOST = re.compile(r"(?i)(?<!\bfile):/+|://(?!/)")
+"""Behind it a login would stand; behind ``file:///`` there is a path."""
+_BEGIN = re.compile(r"(?i)\n|(?<![\w+.-])(?:https?|rtsps?|rtmp[est]{0,2}|rtp|srt|udp|tcp|tls|mqtts?|file|ftp):/")
+"""Of a line, and of an address that is certainly one: ``b://c`` may be a part of a password."""
 _PARAMETER = re.compile(r"(?i)\b(?:password|passwd|pwd|passphrase|token|secret)=(?P<secret>[^\s&;,/'\"]+)")
 
 EXIT_DONE = 0
@@ -76,19 +67,52 @@ class FrameExpired(PipelineError):
     """The frame's slot was overwritten before or while it was used; what was read from it must be thrown away."""
 
 
-def credentials_in(text: str) -> list[tuple[int, int]]:
-    """Where in ``text`` logins of addresses stand, and parameters that hold passwords: (first, end), in order."""
-    spans = [match.span("secret") for pattern in (_LOGIN, _PARAMETER) for match in pattern.finditer(text)]
-    spans.sort()
+def credentials_in(address: str) -> list[tuple[int, int]]:
+    """Where in an address its login stands, and parameters that hold passwords: (first, end), in order.
+
+    A password may hold any sign, also those that end an address: its login goes up to the last ``@``.
+    """
+    return _with_parameters(address, _login_in(address, 0, len(address)))
+
+
+def _login_in(text: str, first: int, end: int) -> tuple[int, int] | None:
+    start, at = _HOST.search(text, first, end), text.rfind("@", first, end)
+    return (start.end(), at) if start and start.end() < at else None
+
+
+def _with_parameters(text: str, *logins: tuple[int, int] | None) -> list[tuple[int, int]]:
+    spans = [span for span in logins if span] + [match.span("secret") for match in _PARAMETER.finditer(text)]
     apart: list[tuple[int, int]] = []
-    for first, end in spans:
+    for first, end in sorted(spans):
         if not apart or first >= apart[-1][1]:
             apart.append((first, end))
+        else:
+            apart[-1] = apart[-1][0], max(end, apart[-1][1])
     return apart
 
 
+def without_login(address: str) -> str:
+    """``rtsp://user:password@camera`` → ``rtsp://***@camera``: how an address is shown that this program knows."""
+    return _masked(address, credentials_in(address))
+
+
 def without_credentials(text: str) -> str:
-    """``rtsp://user:password@camera`` → ``rtsp://***@camera``: how an address is shown, anywhere in a text."""
-    for first, end in reversed(credentials_in(text)):
-        text = f"{text[:first]}***{text[end:]}"
-    return text
+    """The same for addresses anywhere in a text that others wrote, where it is only a guess what belongs to them.
+
+    What can be read in two ways is a login: all up to the line's last ``@``, or the last one before the next address,
+    if a colon is in it, or neither a blank nor a slash.
+    """
+    bounds = sorted({0, *(match.start() for match in _BEGIN.finditer(text)), len(text)})
+    logins = (_guessed_login(text, first, end) for first, end in pairwise(bounds))
+    return _masked(text, _with_parameters(text, *logins))
+
+
+def _guessed_login(text: str, first: int, end: int) -> tuple[int, int] | None:
+    span = _login_in(text, first, end)
+    secret = text[slice(*span)] if span else ""
+    return span if ":" in secret or not re.search(r"[\s/?#]", secret) else None
+
+
+def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+    kept = pairwise([0, *(place for span in spans for place in span), len(text)])
+    return "***".join(text[first:end] for first, end in islice(kept, 0, None, 2))

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.errors import ConfigError, without_credentials
+from pipeline.errors import ConfigError, without_credentials, without_login
 
 VARIABLE = re.compile(r"\$(\$|\{(\w*)\})")
 _SHOWN_MAX = 60
@@ -68,7 +68,7 @@ def explain(error: Any, path: str, model: type[BaseModel], fields: Sequence[str]
 
 
 def shown(value: Any) -> str:
-    text = without_credentials(repr(value))
+    text = repr(without_login(value)) if isinstance(value, str) else without_credentials(repr(value))
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
 
 

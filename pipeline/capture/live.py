@@ -216,11 +216,11 @@ class LiveVideo:
             return SourceLost(f"{self._name} has ended", "ended")
         reason = "timeout" if late else reason_for(error, said)
         if reason == "not video" and not connected:
-            return SourceLost(without_credentials(f"{self._name} answers, but not with video"), reason)
+            return SourceLost(f"{self._name} answers, but not with video", reason)
         text = f"nothing has come for {self._stall_s:g} s" if late else reason_of(error)
         if said and reason in ("failed", "not video", "unreachable"):
             text += f" ({said})"
-        return SourceLost(without_credentials(f"{self._name}: {text}"), reason)
+        return SourceLost(f"{self._name}: {without_credentials(text)}", reason)
 
     @property
     def codec(self) -> str:

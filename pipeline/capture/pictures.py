@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.capture.convert import Converter
 from pipeline.capture.decode import open_file
-from pipeline.errors import ConfigError, SourceBroken, without_credentials
+from pipeline.errors import ConfigError, SourceBroken, without_login
 from pipeline.types import PICTURE_SUFFIXES, Picture
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def find_pictures(path: Path) -> list[Path]:
     pictures = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
     if not pictures:
         where = "is a folder without pictures" if folder else "matches no pictures"
-        raise ConfigError(f"{without_credentials(str(path))} {where} ({' '.join(PICTURE_SUFFIXES)})")
+        raise ConfigError(f"{without_login(str(path))} {where} ({' '.join(PICTURE_SUFFIXES)})")
     return sorted(pictures, key=lambda file: (str(file.parent), _by_number(file.name), file.name))
 
 

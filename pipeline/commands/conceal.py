@@ -20,7 +20,7 @@ def conceal(arguments: Sequence[str]) -> None:
     Before that they stood there for the moment of a start, and they are in the shell's history: ``login_env`` and
     ``login_file`` are better.
     """
-    secret = [argument for argument in arguments if _spans(argument)]
+    secret = [argument for argument in arguments if credentials_in(argument)]
     if not secret or sys.platform != "linux":
         return
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -28,11 +28,6 @@ def conceal(arguments: Sequence[str]) -> None:
     shown = ctypes.string_at(start, end - start)
     for argument in secret:
         at = shown.find(os.fsencode(argument))
-        for first, last in _spans(argument) if at >= 0 else ():
+        for first, last in credentials_in(argument) if at >= 0 else ():
             before, covered = len(os.fsencode(argument[:first])), len(os.fsencode(argument[first:last]))
             ctypes.memset(start + at + before, ord("*"), covered)
-
-
-def _spans(argument: str) -> list[tuple[int, int]]:
-    """An argument is one address, whatever spaces are in it."""
-    return credentials_in(argument.replace(" ", "_"))

@@ -17,7 +17,7 @@ from pipeline import config, resources
 from pipeline.commands import options as shared
 from pipeline.commands.progress import Progress
 from pipeline.commands.view import TerminalView
-from pipeline.errors import ConfigError, PipelineError, without_credentials
+from pipeline.errors import ConfigError, PipelineError, without_login
 from pipeline.report import Report
 from pipeline.specs import Site
 from pipeline.supervisor import Supervisor
@@ -145,7 +145,7 @@ def quick_site(options: argparse.Namespace, taken: Collection[int] = ()) -> Site
 
 def _name(source: str) -> str:
     """An id made of what people will recognise: the file's stem."""
-    address = without_credentials(source).rpartition("@")[2] if "://" in source else source
+    address = without_login(source).rpartition("@")[2] if "://" in source else source
     stem = source.partition(":")[0] if source.startswith("lavfi:") else Path(address.rstrip("/*")).stem
     return _NOT_A_NAME.sub("-", stem.lower()).strip("-_")[:24] or "source"
 

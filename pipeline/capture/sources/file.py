@@ -15,7 +15,7 @@ from pipeline.capture.decode import open_file
 from pipeline.capture.pictures import PictureClip, find_pictures
 from pipeline.capture.source import Pacing
 from pipeline.capture.tap import PacketTap
-from pipeline.errors import ConfigError, without_credentials
+from pipeline.errors import ConfigError, without_login
 from pipeline.plugins import PluginConfig
 from pipeline.types import Picture
 
@@ -114,7 +114,7 @@ class FileSource:
         return self._clip
 
     def _open_clip(self, start: Fraction) -> Clip:
-        name = without_credentials(str(self._path))
+        name = without_login(str(self._path))
         try:
             if self._path.is_dir() or (not self._path.exists() and _GLOB_SIGNS & set(str(self._path))):
                 rate = Fraction(self._config.picture_fps).limit_denominator(1001)

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pipeline.capture.live import LiveFeed, LiveVideo
 from pipeline.capture.login import Login, is_login
 from pipeline.capture.source import SourceLost
-from pipeline.errors import without_credentials
+from pipeline.errors import without_login
 from pipeline.plugins import PluginConfig
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "rtp")
@@ -50,13 +50,11 @@ class Config(PluginConfig):
             host, _ = parts.hostname, parts.port
         except ValueError:  # its text holds what was taken for the port: part of a password
             raise ValueError(
-                f"url {without_credentials(self.url)!r} is not an address, with a port from 0 to 65535 if any; / and # "
+                f"url {without_login(self.url)!r} is not an address, with a port from 0 to 65535 if any; / and # "
                 "in a password are written %2F and %23, or use login_file"
             ) from None
         if parts.scheme not in SCHEMES or not host:
-            raise ValueError(
-                f"url {without_credentials(self.url)!r} must begin with one of {', '.join(SCHEMES)} and ://host"
-            )
+            raise ValueError(f"url {without_login(self.url)!r} must begin with one of {', '.join(SCHEMES)} and ://host")
         return self
 
     @model_validator(mode="after")
@@ -88,7 +86,7 @@ class RtspSource(LiveFeed):
         else:
             options["analyzeduration"] = str(_ANALYSED_US)
         try:
-            return LiveVideo(url, without_credentials(url), stall_s=self.stall_s, format_=None, options=options)
+            return LiveVideo(url, without_login(url), stall_s=self.stall_s, format_=None, options=options)
         except SourceLost as error:
             if error.reason == "unauthorised" and not urlsplit(url).username:
                 raise SourceLost(f"{error}; {_NO_LOGIN}", error.reason) from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
-from pipeline.errors import ConfigError, RuntimeFailure, StartupError
+from pipeline.errors import ConfigError, RuntimeFailure, StartupError, without_login
 from pipeline.inference.importing.install import install, original_of, originals_needed
 from pipeline.inference.model_card import ModelCard, OriginalFile
 
@@ -68,7 +68,7 @@ def checked_url(url: str) -> str:
     """``url`` with a slash at its end; raises ``ConfigError`` unless it is HTTP or HTTPS without a password."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--url: {url!r} is not an http:// or https:// address of a folder")
+        raise ConfigError(f"--url: {without_login(url)!r} is not an http:// or https:// address of a folder")
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ConfigError("--url: it may hold no login, no '?' and no '#'")
     return url if url.endswith("/") else url + "/"
