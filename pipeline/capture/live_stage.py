@@ -92,6 +92,8 @@ class LiveCaptureStage:
             raise self._failure
         if self._worker is None:
             return None
+        if self._stop.is_set():
+            self._worker.join(LEAVING_S)  # it may hold packets of frames that are published
         with self._lock:
             if self._stop.is_set() or self._head.end_seq is not None:
                 self._head.end("stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.capture import nal
+from pipeline.capture.live import LiveFeed, LiveVideo
 from pipeline.capture.tap import CLOCK_HZ, PacketTap
 from pipeline.transport.packet_ring import NO_FRAME, Description, PacketRing
 from pipeline.types import Layout
@@ -157,6 +159,36 @@ def jumping(number: int, packet: av.Packet[Any]) -> None:
 
 def live_tap(ring: PacketRing) -> PacketTap:
     return PacketTap(ring, origin_s=90.0, wall_ns=lambda _: 0, next_frame=count().__next__)
+
+
+def _frames(ring: PacketRing) -> set[int]:
+    return {packet.frame for packet in ring.since(-1.0)}
+
+
+class Feed(LiveFeed):
+    """A video as a live source."""
+
+    def __init__(self, video: Path) -> None:
+        super().__init__(stall_s=30, reconnect_max_s=1)
+        self._path = str(video)
+
+    def connect(self) -> LiveVideo:
+        return LiveVideo(self._path, "gate", stall_s=30, format_=None, options={})
+
+
+@pytest.mark.parametrize("read", [5, 31])
+def test_a_camera_that_is_let_go_leaves_no_packet_of_its_pictures_behind(tmp_path: Path, read: int) -> None:
+    """The first few are held until its clock is known, the last few until the pictures before them have come."""
+    video = write_moving(tmp_path / "a.mp4", 60, gop=10, options={"bf": "2", "preset": "veryfast", "qp": "20"})
+    ring = ring_in(tmp_path)
+    feed = Feed(video)
+    feed.tap = PacketTap(ring, origin_s=time.monotonic() - 10, wall_ns=lambda _: 0, next_frame=count().__next__)
+    feed.open()
+    for _ in range(read):
+        feed.read()
+    assert not _frames(ring) >= set(range(read))
+    feed.close()
+    assert _frames(ring) >= set(range(read))
 
 
 @pytest.mark.parametrize("change", [lambda *_: None, unstamped, jumping])

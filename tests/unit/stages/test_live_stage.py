@@ -136,6 +136,32 @@ def test_a_stop_does_not_wait_for_a_source_that_hangs(head: Head) -> None:
     source.release.set()
 
 
+class Holding(FakeLive):
+    """Has something to hand over when it is closed."""
+
+    head: Head
+    handed_over_in_time = False
+
+    def close(self) -> None:
+        super().close()
+        deadline_s = time.monotonic() + 0.1
+        while self.head.end_seq is None and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        self.handed_over_in_time = self.head.end_seq is None
+
+
+def test_a_stopped_stream_ends_behind_what_its_source_still_holds(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.capture.live_stage.LEAVING_S", 30)
+    source = Holding([(".", "hangs")])
+    source.head = head
+    stage = stage_of(source, head)
+    run_until(stage, head, 1, 1, source)
+    source.release.set()
+    finish(stage, source)
+    assert source.handed_over_in_time
+    assert head.end_reason == "stopped"
+
+
 def test_silence_is_told_although_the_source_does_not_return(head: Head) -> None:
     source = FakeLive([(".", "hangs")])
     source.stall_s = 0.1
