@@ -170,12 +170,14 @@ class Follower(Protocol):
 
 @runtime_checkable
 class Keeper(Protocol):
-    """A packet sink that stores the frames by another way than ``write``."""
+    """A packet sink that stores the frames by another way than ``write``. Opened again after it has failed it may still
+    find those of its outage.
+    """
 
     def lacking(self, *, at_end: bool) -> Sequence[int]:
         """The numbers of the frames that it has not stored and never will, as far as it knows and has not said before.
 
-        at_end: it has finished, or failed: nothing else will be stored.
+        at_end: it has finished, or failed and will not be opened again: nothing else will be stored.
         """
 
 
