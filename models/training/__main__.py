@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--teacher", type=Path, required=True, help="model360_state.npz")
     sub.add_argument("--out", type=Path, required=True, help="the set's folder, as DATA/train_video")
 
-    sub = command("export", run_export, "write a checkpoint in every framework's format, its best threshold at 0.5")
+    sub = command("export", run_export, "write a checkpoint in every framework's format, its threshold at 0.5")
     sub.add_argument("model", type=Path, help="*.pt")
     sub.add_argument("folder", type=Path, help="a model's folder: its model.yaml is told the files' sha256")
     sub.add_argument("--cache", type=Path, help="decoded pictures of the training: its held-out ones set the scores")
@@ -120,7 +120,7 @@ def run_export(arguments: argparse.Namespace) -> None:
     if arguments.cache:
         samples = data.load(arguments.cache)
         data.refine(samples, TOWARDS)
-        print("best thresholds were", calibrate(network, *truths_in(data.split(samples)[1])))
+        print("thresholds were", calibrate(network, *truths_in(data.split(samples)[1])))
     made = folder / f"{folder.resolve().name}.onnx"
     export.write_onnx(network, made)
     files = formats.write_formats(made)

@@ -98,12 +98,12 @@ def detections(
 
 
 def calibrate(network: FaceMaskNet, truths: list[Truth], pictures: list[NDArray[np.uint8]]) -> list[float]:
-    """Moves each class's logits so that its best F0.5 is at a score of 0.5; returns the scores where it was.
+    """Moves each class's logits so that the curve's ``threshold`` is at a score of 0.5; returns where it was.
 
     The order of detections within a class, and so AP, stays as it was.
     """
     found = detections(with_torch(network), network.architecture, truths, pictures)
-    best = [curve(truths, found, label).best_threshold() for label in range(network.architecture.classes)]
+    best = [curve(truths, found, label).threshold() for label in range(network.architecture.classes)]
     with torch.no_grad():
         for head in network.heads:
             assert isinstance(head, Head)

@@ -125,7 +125,7 @@ def test_the_onnx_file_gives_what_the_network_gives(samples: list[data.Sample], 
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_calibration_puts_the_best_threshold_at_a_half(samples: list[data.Sample]) -> None:
+def test_calibration_puts_the_threshold_at_a_half(samples: list[data.Sample]) -> None:
     net = network.FaceMaskNet(SMALL).eval()
     truths, pictures = evaluate.truths_in(samples)
     before = evaluate.score(evaluate.with_torch(net), SMALL, truths, pictures)
@@ -135,7 +135,7 @@ def test_calibration_puts_the_best_threshold_at_a_half(samples: list[data.Sample
         torch.nn.init.constant_(head.scores.bias, -1.0)
     evaluate.calibrate(net, truths, pictures)
     found = evaluate.detections(evaluate.with_torch(net), SMALL, truths, pictures)
-    assert boxes.curve(truths, found, 1).best_threshold() == pytest.approx(0.5, abs=0.01)
+    assert boxes.curve(truths, found, 1).threshold() == pytest.approx(0.5, abs=0.01)
     assert set(before) >= {"mAP", "Mask", "NoMask"}
 
 
@@ -146,7 +146,9 @@ def test_average_precision_by_hand() -> None:
     found = np.array([hit, miss, late], np.float32)
     whole = boxes.curve([truth], [found], 0)
     assert whole.average_precision() == pytest.approx(0.5 + 0.5 * 2 / 3)
-    assert whole.best_threshold() == pytest.approx(0.9)
+    assert whole.threshold() == pytest.approx(0.9)
+    assert boxes.Curve(whole.scores, np.array([0.9, 0.8, 0.7]), whole.recall).threshold() == pytest.approx(0.9)
+    assert boxes.Curve(whole.scores, np.array([1, 0.94, 0.96]), whole.recall).threshold() == pytest.approx(0.7)
     assert boxes.curve([truth], [found[:1]], 0).average_precision() == pytest.approx(0.5)
 
 
