@@ -195,10 +195,13 @@ class Segments:
             self._storage.retire()
 
     def _complete_path(self, archive: Archive, path: Path, fd: int) -> None:
-        part = read_part(path, 1)
-        if part is None:
-            os.close(fd)
-        else:
+        part = None
+        try:
+            part = read_part(path, 1)
+        finally:
+            if part is None:
+                os.close(fd)
+        if part is not None:
             self._complete(archive, Found(fd, part))
 
     def _complete(self, archive: Archive, found: Found) -> None:

@@ -219,5 +219,5 @@ def test_only_the_address_itself_can_have_a_protocol_that_ffmpeg_lacks() -> None
         True, True, True, False,
     ]  # fmt: skip
     for address, error in (("nonsense://camera/one", StartupError), ("cache:nonsense://camera/one", SourceLost)):
-        with pytest.raises(error, match="has no such protocol|: Protocol not found"):
+        with pytest.raises(error, match=r"has no such protocol|: Protocol not found"):
             LiveVideo(address, "the camera", stall_s=5, format_=None, options={})
