@@ -53,7 +53,7 @@ def test_an_outage_is_a_gap_in_the_index_and_nothing_else_is_missing(
         kept, missing = list(archive.files()), archive.gaps()
     assert [gap.reason for gap in missing] == ["source_lost"]
     assert 0.5 < (missing[0].end_ns - missing[0].start_ns) / 1e9 < 60
-    assert len(kept) > 3
+    assert len(kept) >= 3  # a segment ends with the first key frame behind its boundary
     numbers = [number for file in kept for number in check_recorded(directory / file.path, 1)]
     assert gaps(numbers, COUNT) <= 1
     assert len(numbers) == sum(file.frames for file in kept) >= 150
